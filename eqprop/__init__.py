@@ -1,0 +1,67 @@
+"""eqprop: learning by relaxation. Generalized holomorphic equilibrium propagation in JAX."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from eqprop import metrics as metrics
+from eqprop._solution import RESULTS as RESULTS, Solution as Solution
+from eqprop.activation import (
+    dsilu as dsilu,
+    linear as linear,
+    shifted_sigmoid as shifted_sigmoid,
+    tanh as tanh,
+)
+from eqprop.audit import Audit as Audit, audit as audit
+from eqprop.estimator import (
+    AbstractErrorEstimator as AbstractErrorEstimator,
+    AbstractEstimator as AbstractEstimator,
+    AsymmetricNudge as AsymmetricNudge,
+    BackpropThroughTime as BackpropThroughTime,
+    ContrastiveHebbian as ContrastiveHebbian,
+    DyadicNudge as DyadicNudge,
+    Error as Error,
+    FiniteNudge as FiniteNudge,
+    OscillatingNudge as OscillatingNudge,
+    RecurrentBackprop as RecurrentBackprop,
+    Response as Response,
+    TangentResponse as TangentResponse,
+)
+from eqprop.homeostasis import (
+    AbstractHomeostasis as AbstractHomeostasis,
+    ExactHomeostasis as ExactHomeostasis,
+    ForwardHomeostasis as ForwardHomeostasis,
+    SkewHomeostasis as SkewHomeostasis,
+)
+from eqprop.network import (
+    AbstractEnergyNetwork as AbstractEnergyNetwork,
+    AbstractLinearNetwork as AbstractLinearNetwork,
+    AbstractNetwork as AbstractNetwork,
+    ConvNetwork as ConvNetwork,
+    DenseNetwork as DenseNetwork,
+    HopfieldNetwork as HopfieldNetwork,
+)
+from eqprop.readout import (
+    AbstractReadout as AbstractReadout,
+    Model as Model,
+    SoftmaxReadout as SoftmaxReadout,
+    SquaredError as SquaredError,
+)
+from eqprop.relaxation import (
+    AbstractRelaxation as AbstractRelaxation,
+    Anderson as Anderson,
+    FixedSteps as FixedSteps,
+    Flow as Flow,
+    Picard as Picard,
+    Sweep as Sweep,
+)
+from eqprop.stencil import (
+    Stencil as Stencil,
+    cauchy as cauchy,
+    centred as centred,
+    one_sided as one_sided,
+)
+from eqprop.train import Trainer as Trainer, TrainState as TrainState
+
+try:
+    __version__ = version("eqprop")
+except PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0+unknown"

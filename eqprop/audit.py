@@ -1,0 +1,209 @@
+"""Where the error of a gradient estimate comes from: finite relaxation, finite nudge, asymmetry."""
+
+import math
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
+
+from eqprop import _tree, metrics
+from eqprop._solution import RESULTS, Solution, worst
+from eqprop._tree import AnyState
+from eqprop.estimator.asymmetric import skew_map
+from eqprop.estimator.finite_nudge import FiniteNudge
+from eqprop.estimator.linear_response import RecurrentBackprop, TangentResponse, relax_tangent
+from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation, Picard
+
+
+class Audit(eqx.Module):
+    """The error of an estimate `δ`, per example, relative to the norm of the true error vector `δ_RBP`. With the
+    parts as vectors,
+
+        δ − δ_RBP = finite_relaxation + finite_nudge + asymmetry + closure.
+    """
+
+    finite_relaxation: Float[Array, "..."]
+    """Of the estimate to the same stencil, relaxed until settled, from the settled fixed point."""
+    finite_nudge: Float[Array, "..."]
+    """Of the settled stencil to the tangent response `M⁻¹ g`."""
+    asymmetry: Float[Array, "..."]
+    """`M⁻¹ (A − Aᵀ) M⁻ᵀ g`, the exact gap between the tangent response and the truth."""
+    closure: Float[Array, "..."]
+    """What the three parts leave over: the accuracy of this audit itself."""
+    cosine: Float[Array, "..."]
+    """Of the estimate to the truth, over all layers."""
+    cosine_hidden: Float[Array, "..."]
+    """The same over the hidden layers; over all layers if there are none."""
+    leakage: Float[Array, "..."]
+    """`‖Im δ‖ / ‖Re δ‖` of Cauchy's sum over the whole circle, without its symmetry: 0 for an analytic network that
+    has settled."""
+    radius: Float[Array, "..."]
+    """The radius of the audited circle."""
+    convergence_radius: Float[Array, "..."]
+    """Estimate of `R`, beyond which Cauchy fails, from the decay of the samples' Taylor coefficients."""
+    settled: Bool[Array, "..."]
+    """Whether every relaxation of this audit settled; the numbers of other examples are worth nothing."""
+
+    def table(self) -> str:
+        """Median, 90 % quantile and worst over the settled examples, as Markdown."""
+        rows = ["| quantity | median | 90 % | worst |", "|---|---|---|---|"]
+        for name in ("finite_relaxation", "finite_nudge", "asymmetry", "closure", "leakage"):
+            values = getattr(self, name)[self.settled]
+            rows.append(f"| {name} | " + " | ".join(f"{_quantile(values, q):.3g}" for q in (0.5, 0.9, 1.0)) + " |")
+        for name in ("cosine", "cosine_hidden", "convergence_radius"):
+            values = getattr(self, name)[self.settled]
+            rows.append(f"| {name} | " + " | ".join(f"{_quantile(values, q):.4g}" for q in (0.5, 0.1, 0.0)) + " |")
+        return "\n".join(rows)
+
+
+def audit(
+    model: Model,
+    x: Float[Array, "batch ..."],
+    y: Array,
+    *,
+    estimator: FiniteNudge,
+    relaxation: AbstractRelaxation,
+    reference: AbstractRelaxation | None = None,
+    num_points: int = 16,
+) -> Audit:
+    """Split the error of a gradient estimate by its causes, example by example.
+
+    **Arguments:**
+
+    - `model`, `x`, `y`: what to audit, on which batch.
+    - `estimator`: the finite nudge under audit. Its norm bound is left out.
+    - `relaxation`: of the free phase under audit.
+    - `reference`: the relaxation that stands for "until settled"; by default damped Picard steps to 30 units of
+        rounding of the state's norm.
+    - `num_points`: on the circle from which leakage and radius of convergence are estimated.
+
+    **Returns:** an `Audit` with a leading batch axis.
+
+    **Warns:** if the stencil reaches beyond the estimated radius of convergence of some example, or if a relaxation
+    does not settle.
+    """
+    report = eqx.filter_vmap(
+        lambda x, y: _audit_one(model, x, y, estimator, relaxation, reference, num_points), in_axes=0
+    )(x, y)
+    beyond = report.settled & (report.convergence_radius < report.radius)
+    unsettled = ~report.settled
+    if any(isinstance(leaf, Tracer) for leaf in (beyond, unsettled)):
+        return report  # nobody to warn while tracing
+    if beyond.any():
+        smallest = float(report.convergence_radius[beyond].min())
+        warnings.warn(
+            f"The nudge of radius {float(report.radius[0]):.3g} reaches beyond the estimated radius of convergence of "
+            f"{float(beyond.mean()):.0%} of the examples (down to {smallest:.2g}): more points will not help there. "
+            "Shrink the radius.",
+            stacklevel=2,
+        )
+    if unsettled.any():
+        warnings.warn(
+            f"{float(unsettled.mean()):.0%} of the examples did not settle in some phase of the audit. On a complex "
+            "circle this happens beyond the radius of convergence: shrink the radius. Otherwise allow more steps.",
+            stacklevel=2,
+        )
+    return report
+
+
+def _audit_one(
+    model: Model,
+    x: Array,
+    y: Target,
+    estimator: FiniteNudge,
+    relaxation: AbstractRelaxation,
+    reference: AbstractRelaxation | None,
+    num_points: int,
+) -> Audit:
+    drift, u0 = model.free_drift(x), model.initial_state(x)
+    settle = reference or _until_rounding(u0)
+    free = settle(drift, u0)
+    u = free.state
+    s, to_rates = jax.linearize(model.network.rates, u)
+
+    # The estimate as it is used, and the same with nothing left to relax.
+    estimate = estimator.error(model, x, y, relaxation(drift, u0)).delta
+    ideal = FiniteNudge(stencil=estimator.stencil, relaxation=settle).error(model, x, y, free)
+    tangent = TangentResponse(relaxation=settle).error(model, x, y, free)
+    true = RecurrentBackprop(relaxation=settle).error(model, x, y, free)
+
+    # δ_EP − δ_RBP = M⁻¹ (A − Aᵀ) M⁻ᵀ g: the truth, driven through the asymmetry, relaxed once more.
+    gap = relax_tangent(settle, drift, u, skew_map(model.network.drive, s)(true.delta))
+    parts = {
+        "finite_relaxation": _tree.subtract(estimate, ideal.delta),
+        "finite_nudge": _tree.subtract(ideal.delta, tangent.delta),
+        "asymmetry": to_rates(gap.state),
+    }
+    left = _tree.subtract(estimate, true.delta)
+    for part in parts.values():
+        left = _tree.subtract(left, part)
+
+    radius = jnp.max(jnp.abs(estimator.stencil.nodes)).astype(jax.tree.leaves(u)[0].dtype)
+    circle, samples = _sample_circle(model, x, y, u, settle, radius, num_points)
+    coefficients = _taylor_magnitudes(samples)
+    phases = jnp.exp(-2j * math.pi * jnp.arange(num_points) / num_points)
+    delta = jax.tree.map(lambda v: jnp.tensordot(phases.astype(v.dtype), v, 1) / num_points, samples)
+    leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
+
+    scale = _tree.norm(true.delta)
+    hidden = metrics.layer_cosines(estimate, true.delta, model.readout.layer)
+    results = [free.result, ideal.result, tangent.result, true.result, gap.result, circle]
+    return Audit(
+        **{name: _tree.norm(part) / scale for name, part in parts.items()},
+        closure=_tree.norm(left) / scale,
+        cosine=metrics.cosine(estimate, true.delta),
+        cosine_hidden=hidden.get("hidden", metrics.cosine(estimate, true.delta)),
+        leakage=leakage,
+        radius=radius,
+        convergence_radius=_convergence_radius(coefficients, radius),
+        settled=jnp.all(jnp.stack([result == RESULTS.successful for result in results])),
+    )
+
+
+def _until_rounding(u0: AnyState) -> Picard:
+    dtype = jax.tree.leaves(u0)[0].dtype
+    return Picard(tol=30 * float(jnp.finfo(dtype).eps) * math.sqrt(_tree.size(u0)), max_steps=20_000, damping=0.5)
+
+
+def _sample_circle(
+    model: Model, x: Array, y: Target, u: AnyState, settle: AbstractRelaxation, radius: Array, num: int
+) -> tuple[RESULTS, AnyState]:
+    """The rates at `num` points of the whole circle, in complex arithmetic throughout."""
+    angles = 2 * math.pi * jnp.arange(num, dtype=radius.dtype) / num
+    nodes = radius * jax.lax.complex(jnp.cos(angles), jnp.sin(angles))
+
+    def relax(beta: Array) -> Solution:
+        return settle(model.nudged_drift(x, y, beta), _tree.to_complex(u))
+
+    nudged = jax.vmap(relax)(nodes)
+    return worst(nudged.result), jax.vmap(model.network.rates)(nudged.state)
+
+
+def _taylor_magnitudes(samples: AnyState) -> Float[Array, " points"]:
+    """`‖cₙ rⁿ‖` for `n = 0 … N − 1`, by the discrete Fourier transform of the samples."""
+    transformed = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0) / v.shape[0], samples)
+    return jax.vmap(_tree.norm)(transformed)
+
+
+def _convergence_radius(magnitudes: Float[Array, " points"], radius: Float[Array, ""]) -> Float[Array, ""]:
+    """`R` from `‖cₙ rⁿ‖ ≈ C (r/R)ⁿ`: a least-squares slope over `1 ≤ n < N` where the coefficients stand clear of
+    rounding."""
+    order = jnp.arange(1, magnitudes.shape[0], dtype=magnitudes.dtype)
+    floor = 100 * jnp.finfo(magnitudes.dtype).eps * magnitudes[0]
+    clear = (magnitudes[1:] > floor).astype(magnitudes.dtype)
+    # Only the leading run counts: past the first coefficient in the noise there is nothing more to learn.
+    clear = jnp.cumprod(clear)
+    logs = jnp.log(jnp.maximum(magnitudes[1:], floor))
+    count = jnp.maximum(jnp.sum(clear), 1.0)
+    centre = jnp.sum(clear * order) / count
+    spread = jnp.sum(clear * (order - centre) ** 2)
+    slope = jnp.sum(clear * (order - centre) * logs) / jnp.where(spread > 0, spread, 1.0)
+    return jnp.where(spread > 0, radius * jnp.exp(-slope), jnp.inf)
+
+
+def _quantile(values: Array, q: float) -> float:
+    return float(jnp.quantile(values, q)) if values.size else math.nan

@@ -1,0 +1,61 @@
+"""Exact gradients from nudges without weight symmetry."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+
+from eqprop import _tree
+from eqprop._solution import Solution
+from eqprop._tree import AnyState, Drift
+from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.estimator.finite_nudge import relax_nodes, require_holomorphic
+from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation
+from eqprop.stencil import Stencil
+
+
+class AsymmetricNudge(AbstractErrorEstimator):
+    """Finite nudges under `F(u) + β ∂ℓ/∂s + (Aᵀ − A)(s − s*)`, `A = ∂drive/∂s` at the free fixed point `s*`.
+
+    The extra current vanishes at `s*` and turns the linearised dynamics into its transpose, so that
+    `δ → M⁻ᵀ g`, the true gradient, whatever the asymmetry. It costs one product with `A` and one with `Aᵀ` a step.
+
+    AsymEP, Scurria et al. (arXiv 2602.03670).
+    """
+
+    stencil: Stencil
+    relaxation: AbstractRelaxation
+    norm_bound: float | None = None
+    needs_free_phase: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        require_holomorphic(model, self.stencil)
+
+    def error(
+        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Error:
+        rates = model.network.rates
+        origin = rates(free.state)
+        skew = skew_map(model.network.drive, origin)
+
+        def drift_at(beta: Inexact[Array, ""]) -> Drift:
+            nudged = model.nudged_drift(x, y, beta)
+
+            def drift(u: AnyState) -> AnyState:
+                change = jax.tree.map(lambda s, zero: s - zero.astype(s.dtype), rates(u), origin)
+                return _tree.subtract(nudged(u), _tree.real_linear_tree(skew, change))
+
+            return drift
+
+        phase = relax_nodes(self.stencil, self.relaxation, drift_at, free.state, key)
+        delta = phase.derivative(self.stencil, rates, free.state)
+        return Error(free.state, delta, phase.num_steps, phase.result)
+
+
+def skew_map(drive: Callable[[AnyState], AnyState], s: AnyState) -> Drift:
+    """The linear map `v ↦ (A − Aᵀ) v`, `A = ∂drive/∂s` at `s`: one jvp and one vjp."""
+    _, jvp = jax.linearize(drive, s)
+    transposed = jax.linear_transpose(jvp, s)
+    return lambda v: _tree.subtract(jvp(v), transposed(v)[0])

@@ -1,0 +1,101 @@
+"""What an estimator is: a response of the fixed point, and a scalar whose gradient is the estimate."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from equinox import AbstractClassVar, AbstractVar
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
+
+from eqprop import _tree
+from eqprop._solution import RESULTS, Solution
+from eqprop._tree import AnyState
+from eqprop.readout import Model, Target
+
+
+class Response(eqx.Module):
+    """How the fixed point of one example answers to a nudge."""
+
+    state: AnyState
+    """Potentials at which the surrogate is taken: the free fixed point, or its estimate."""
+    payload: PyTree
+    """The error vector `δ`, or the rates at the nodes, or `None`."""
+    num_steps: Int[Array, "..."]
+    """Steps of the nudged phase, summed over its nodes."""
+    result: RESULTS
+    """The worst of all relaxations of the nudged phase."""
+    bounded: Bool[Array, "..."]
+    """Whether the norm bound shortened the error vector."""
+
+
+class AbstractEstimator(eqx.Module):
+    """Estimates a gradient in two steps: `respond` measures the network, `surrogate` turns the measurement into a
+    scalar whose parameter gradient is the estimate, to be subtracted by an optimiser."""
+
+    needs_free_phase: AbstractClassVar[bool]
+    """Whether `respond` expects `free` to be settled; otherwise it is only where to start."""
+
+    def check(self, model: Model) -> None:
+        """**Raises:** `ValueError` if this estimator cannot serve that model, saying what to use instead."""
+
+    @abc.abstractmethod
+    def respond(
+        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Response:
+        """Measure one example; no gradient passes through.
+
+        **Arguments:** `free`, the solution of the free phase (see `needs_free_phase`); `key`, for noise.
+        """
+
+    @abc.abstractmethod
+    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+        """The scalar of one example, to be differentiated with respect to `model` only."""
+
+
+class Error(eqx.Module):
+    """A measured error vector, before any bound."""
+
+    state: AnyState
+    delta: AnyState
+    num_steps: Int[Array, "..."]
+    result: RESULTS
+
+
+class AbstractErrorEstimator(AbstractEstimator):
+    """An estimator of the neuronal error vector `δ = ds*/dβ`. All of them share one surrogate, the scalar
+
+        ⟨δ, F_θ(u*)⟩ + ℓ_θ(s*),      δ and u* held constant,
+
+    whose gradient is `⟨δ, ∂F/∂θ⟩` for the network and the ordinary gradient for the readout.
+    """
+
+    norm_bound: AbstractVar[float | None]
+    """Longest `‖δ‖₂` of an example; a longer error vector is shortened to it. `None`: no bound. Near a bifurcation
+    one example's response grows without limit, and an exact response needs the bound on purpose."""
+
+    def __check_init__(self):
+        if self.norm_bound is not None and not self.norm_bound > 0:
+            raise ValueError(f"norm_bound is {self.norm_bound}; expected a positive number, or None for no bound.")
+
+    @abc.abstractmethod
+    def error(
+        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Error:
+        """The error vector of one example, unbounded, in the coordinates of the rates."""
+
+    def respond(
+        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Response:
+        self.check(model)
+        error = self.error(model, x, y, free, key=key)
+        delta, bounded = error.delta, jnp.asarray(False)
+        if self.norm_bound is not None:
+            length = _tree.norm(delta)
+            bounded = length > self.norm_bound
+            delta = _tree.scale(self.norm_bound / jnp.where(bounded, length, self.norm_bound), delta)
+        return Response(error.state, delta, error.num_steps, error.result, bounded)
+
+    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+        u, delta = _tree.stop_gradient((response.state, response.payload))
+        s = model.network.rates(u)
+        return _tree.dot(delta, model.free_drift(x)(u)) + model.readout.loss(s, y)

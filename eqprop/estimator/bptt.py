@@ -1,0 +1,45 @@
+"""Backpropagation through the relaxation itself: the baseline that no device can run."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+from eqprop import _tree
+from eqprop._solution import RESULTS, Solution
+from eqprop.estimator.base import AbstractEstimator, Response
+from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation
+
+
+class BackpropThroughTime(AbstractEstimator):
+    """The gradient of `ℓ` after a further relaxation from the free state, which is held constant:
+
+        u_T = relax(F_θ, u*),      ∂/∂θ ℓ_θ(σ(u_T)).
+
+    From a settled state, `T` steps give the first `T` terms of the Neumann series of RBP.
+
+    **Raises:** `ValueError` when made with a relaxation that reverse mode cannot differentiate.
+    """
+
+    relaxation: AbstractRelaxation
+    needs_free_phase: ClassVar[bool] = True
+
+    def __check_init__(self):
+        if not self.relaxation.reverse_differentiable:
+            raise ValueError(
+                f"BackpropThroughTime cannot differentiate through {type(self.relaxation).__name__}, which stops by "
+                "itself. Give it FixedSteps(num_steps=40), or use RecurrentBackprop for the same gradient without time."
+            )
+
+    def respond(
+        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Response:
+        del model, x, y, key
+        unsteady = jnp.asarray(0, jnp.int32)
+        return Response(free.state, None, unsteady, RESULTS.successful, jnp.asarray(False))
+
+    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+        u = _tree.stop_gradient(response.state)
+        end = self.relaxation(model.free_drift(x), u)
+        return model.readout.loss(model.network.rates(end.state), y)

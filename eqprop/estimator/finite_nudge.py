@@ -1,0 +1,95 @@
+"""Equilibrium propagation by finite nudges, on the real axis or on a complex circle."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
+
+from eqprop import _tree
+from eqprop._solution import RESULTS, Solution, worst
+from eqprop._tree import AnyState, Drift
+from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation
+from eqprop.stencil import Stencil
+
+
+class FiniteNudge(AbstractErrorEstimator):
+    """`δ = Σ wₖ s*(βₖ)`: the network relaxes from its free fixed point under `F + βₖ ∂ℓ/∂s` for every node of a
+    stencil. All nodes relax as one batch; a complex node costs two real relaxations, so that an N-point circle costs
+    `N`.
+
+    The estimate tends to `M⁻¹g`, `M = diag(1/σ′) − A`, as the finite nudge's bias goes (order 1, 2 or N of the
+    stencil). It equals the true gradient's `M⁻ᵀg` where `A` is symmetric.
+
+    Laborieux & Zenke (ICLR 2024).
+    """
+
+    stencil: Stencil
+    relaxation: AbstractRelaxation
+    norm_bound: float | None = None
+    needs_free_phase: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        require_holomorphic(model, self.stencil)
+
+    def error(
+        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Error:
+        nudged = relax_nodes(self.stencil, self.relaxation, lambda b: model.nudged_drift(x, y, b), free.state, key)
+        delta = nudged.derivative(self.stencil, model.network.rates, free.state)
+        return Error(free.state, delta, nudged.num_steps, nudged.result)
+
+
+class NudgedPhase(eqx.Module):
+    """The potentials at the nodes of a stencil, real nodes and complex nodes apart."""
+
+    real: AnyState
+    complex: AnyState | None
+    num_steps: Int[Array, ""]
+    result: RESULTS
+
+    def derivative(self, stencil: Stencil, function: Callable[[AnyState], AnyState], free: AnyState) -> AnyState:
+        """`Re Σ wₖ (f(u(βₖ)) − f(u(0)))` of an analytic function of the potentials."""
+        values = jax.vmap(function)(self.real)
+        if self.complex is not None:
+            values = jax.tree.map(
+                lambda a, b: jnp.concatenate([a.astype(b.dtype), b]), values, jax.vmap(function)(self.complex)
+            )
+        return stencil.derivative(values, function(free))
+
+
+def relax_nodes(
+    stencil: Stencil,
+    relaxation: AbstractRelaxation,
+    drift_at: Callable[[Inexact[Array, ""]], Drift],
+    free: AnyState,
+    key: PRNGKeyArray | None,
+) -> NudgedPhase:
+    """Relax `drift_at(β)` from the free fixed point for every node: real nodes in real arithmetic."""
+
+    def relax(beta: Inexact[Array, ""], u0: AnyState) -> Solution:
+        dtype = jax.tree.leaves(u0)[0].dtype
+        return relaxation(drift_at(beta.astype(dtype)), u0, key=key)
+
+    over_nodes = jax.vmap(relax, in_axes=(0, None))
+    real = over_nodes(stencil.nodes[: stencil.num_real].real, free)
+    if not stencil.holomorphic:
+        return NudgedPhase(real.state, None, jnp.sum(real.num_steps), worst(real.result))
+    complex_ = over_nodes(stencil.nodes[stencil.num_real :], _tree.to_complex(free))
+    steps = jnp.sum(real.num_steps) + jnp.sum(complex_.num_steps)
+    result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), real.result, complex_.result)
+    return NudgedPhase(real.state, complex_.state, steps, worst(result))
+
+
+def require_holomorphic(model: Model, stencil: Stencil) -> None:
+    """**Raises:** `ValueError` for a complex stencil on a network that is not analytic."""
+    if stencil.holomorphic and not model.network.holomorphic:
+        raise ValueError(
+            f"The stencil has complex nodes ({stencil.num_points} points on a circle), but "
+            f"{type(model.network).__name__} is not holomorphic. Nudge it by eqprop.centred(beta), or use analytic "
+            "activations."
+        )

@@ -1,0 +1,142 @@
+"""What the output means: prediction, loss and teaching signal. And the model, a network with its readout."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Float, Inexact, Integer, PRNGKeyArray, Scalar
+
+from eqprop import _tree
+from eqprop._tree import AnyState, Drift, real_linear
+from eqprop.network.base import AbstractNetwork, as_network
+
+Target = Float[Array, " classes"] | Integer[Array, ""]
+"""A vector of targets, or the number of a class."""
+
+
+class AbstractReadout(eqx.Module):
+    """Reads one layer of the rates. All methods see one example."""
+
+    layer: AbstractVar[str]
+    """The layer read and nudged."""
+
+    @abc.abstractmethod
+    def predict(self, s: AnyState) -> Float[Array, " classes"]:
+        """Scores; the largest is the predicted class."""
+
+    @abc.abstractmethod
+    def loss(self, s: AnyState, y: Target) -> Scalar:
+        """`ℓ(s, y)`, of one example, undivided."""
+
+    @abc.abstractmethod
+    def teaching(self, s: AnyState, y: Target) -> AnyState:
+        """The teaching signal `∂ℓ/∂s`, analytic in `s`; zero outside `layer`."""
+
+
+class SquaredError(AbstractReadout):
+    """`ℓ = ½ ‖s_out − y‖²`; the rates of the layer are the scores."""
+
+    layer: str = eqx.field(static=True, default="out")
+
+    def predict(self, s: AnyState) -> Float[Array, " classes"]:
+        return _layer(s, self.layer).reshape(-1)
+
+    def loss(self, s: AnyState, y: Target) -> Scalar:
+        scores = self.predict(s)
+        return 0.5 * jnp.sum((scores - _targets(y, scores)) ** 2)
+
+    def teaching(self, s: AnyState, y: Target) -> AnyState:
+        out = _layer(s, self.layer)
+        return _only(s, self.layer, out - _targets(y, out.reshape(-1)).reshape(out.shape))
+
+
+class SoftmaxReadout(AbstractReadout):
+    """Cross-entropy of a linear readout with weights of its own, outside the recurrent network:
+
+        logits = s_out R + r,      ℓ = −Σ_k y_k log softmax(logits)_k,      ∂ℓ/∂s_out = R (softmax(logits) Σy − y).
+
+    Its weights are trained by the ordinary gradient of `ℓ` at fixed rates.
+    """
+
+    kernel: Float[Array, "features classes"]
+    bias: Float[Array, " classes"]
+    layer: str = eqx.field(static=True)
+
+    def __init__(self, features: int, classes: int, *, layer: str = "out", key: PRNGKeyArray):
+        """**Arguments:** `features`, the number of neurons in `layer`; `classes`; `key` for the LeCun-normal kernel."""
+        self.kernel = jax.nn.initializers.lecun_normal()(key, (features, classes), float)
+        self.bias = jnp.zeros(classes)
+        self.layer = layer
+
+    def predict(self, s: AnyState) -> Float[Array, " classes"]:
+        return self._logits(_layer(s, self.layer))
+
+    def loss(self, s: AnyState, y: Target) -> Scalar:
+        scores = self.predict(s)
+        return -jnp.sum(_targets(y, scores) * jax.nn.log_softmax(scores))
+
+    def teaching(self, s: AnyState, y: Target) -> AnyState:
+        out = _layer(s, self.layer)
+        logits = self._logits(out)
+        targets = _targets(y, logits)
+        shift = jax.lax.stop_gradient(jnp.max(logits.real))
+        weights = jnp.exp(logits - shift.astype(logits.dtype))
+        error = weights / jnp.sum(weights) * jnp.sum(targets) - targets
+        signal = real_linear(lambda z: z @ self.kernel.T, error)
+        return _only(s, self.layer, signal.reshape(out.shape))
+
+    def _logits(self, out: Inexact[Array, "..."]) -> Inexact[Array, " classes"]:
+        if out.size != self.kernel.shape[0]:
+            raise ValueError(
+                f"The layer {self.layer!r} has {out.size} neurons, but the readout expects "
+                f"{self.kernel.shape[0]}. Set the readout's features to {out.size}."
+            )
+        logits = real_linear(lambda z: z @ self.kernel, out.reshape(-1))
+        return logits + self.bias.astype(logits.dtype)
+
+
+class Model(eqx.Module):
+    """A network with its readout: all that is trained.
+
+    A plain `eqx.Module` with `embed` and `drive` is accepted as the network (see `as_network`).
+    """
+
+    network: AbstractNetwork = eqx.field(converter=as_network)
+    readout: AbstractReadout
+
+    def free_drift(self, x: Float[Array, "..."]) -> Drift:
+        """`F(u)` for the input `x`; the current is computed once."""
+        current = self.network.embed(x)
+        return lambda u: self.network.drift(u, current)
+
+    def nudged_drift(self, x: Float[Array, "..."], y: Target, beta: Inexact[Array, ""] | float) -> Drift:
+        """`F(u) + β ∂ℓ/∂s`. Positive `β` repels the output from the target."""
+        free = self.free_drift(x)
+        return lambda u: _tree.add(free(u), _tree.scale(beta, self.readout.teaching(self.network.rates(u), y)))
+
+    def initial_state(self, x: Float[Array, "..."]) -> AnyState:
+        """Potentials before relaxation."""
+        return self.network.initial_state(self.network.embed(x))
+
+
+def _layer(s: AnyState, layer: str) -> Inexact[Array, "..."]:
+    if layer not in s:
+        raise ValueError(f"The readout reads layer {layer!r}, but the network has {', '.join(s)}.")
+    return s[layer]
+
+
+def _only(s: AnyState, layer: str, signal: Inexact[Array, "..."]) -> AnyState:
+    return {**_tree.zeros_like(s), layer: signal}
+
+
+def _targets(y: Target, scores: Inexact[Array, " classes"]) -> Inexact[Array, " classes"]:
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        return jax.nn.one_hot(y, scores.size, dtype=scores.dtype)
+    if y.shape != scores.shape:
+        raise ValueError(
+            f"The target has shape {y.shape}, but the readout has {scores.size} scores. Give a vector of "
+            f"{scores.size} targets, or the number of a class as an integer."
+        )
+    return y.astype(scores.dtype)

@@ -1,0 +1,39 @@
+"""Exactly `T` synchronous steps, as published."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from eqprop import _tree
+from eqprop._solution import Solution
+from eqprop._tree import AnyState, Drift
+from eqprop.relaxation.base import AbstractRelaxation, status
+
+
+class FixedSteps(AbstractRelaxation):
+    """`u ← u + F(u)`, `num_steps` times, whatever the residual: the published schedule, and the only relaxation that
+    returns its last state rather than its best. Differentiable in reverse, for backpropagation through time.
+
+    `tol` decides only what counts as settled.
+    """
+
+    num_steps: int
+    tol: float = 1e-3
+    reverse_differentiable: ClassVar[bool] = True
+
+    def __check_init__(self):
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps is {self.num_steps}; expected at least one step.")
+
+    def __call__(self, drift: Drift, u0: AnyState, *, key: PRNGKeyArray | None = None) -> Solution:
+        del key
+
+        def step(u: AnyState, _: None) -> tuple[AnyState, None]:
+            return _tree.add(u, drift(u)), None
+
+        u, _ = jax.lax.scan(step, u0, None, length=self.num_steps)
+        # The residual is a measurement, not a part of the result that anyone should differentiate.
+        residual = jax.lax.stop_gradient(_tree.norm(drift(u)))
+        return Solution(u, residual, jnp.asarray(self.num_steps, jnp.int32), status(residual, residual, self.tol))

@@ -1,0 +1,100 @@
+"""Where to nudge, and how to turn the answers into a derivative."""
+
+import cmath
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+from eqprop._tree import AnyState
+
+
+class Stencil(eqx.Module):
+    """Nodes `βₖ` and weights `wₖ` with `Re Σ wₖ (g(βₖ) − g(0)) ≈ g′(0)` for analytic `g`, real on the real axis.
+
+    Real nodes come first: they are relaxed in real arithmetic. Of a circle only the upper half is kept, since
+    `g(β̄)` is the conjugate of `g(β)`; the weights of its interior are doubled.
+    """
+
+    nodes: Inexact[Array, " nodes"]
+    weights: Inexact[Array, " nodes"]
+    num_real: int = eqx.field(static=True)
+    """The first `num_real` nodes are real."""
+    num_points: int = eqx.field(static=True)
+    """Points on the full circle, `N`: the cost in real relaxations."""
+
+    @property
+    def holomorphic(self) -> bool:
+        """Whether some nodes are complex, so that the network must be analytic."""
+        return self.nodes.shape[0] > self.num_real
+
+    def derivative(self, values: AnyState, origin: AnyState | None = None) -> AnyState:
+        """`Re Σ wₖ (g(βₖ) − g(0))`.
+
+        **Arguments:**
+
+        - `values`: `g` at the nodes, along a leading axis.
+        - `origin`: `g(0)`. The weights of two points or more sum to zero, so that it only takes away rounding
+            there; one point needs it.
+
+        **Raises:** `ValueError` for one point without `origin`.
+        """
+        if origin is None:
+            if self.num_points == 1:
+                raise ValueError("A one-sided stencil needs g(0): pass it as origin.")
+            origin = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0].real), values)
+
+        def combine(leaf: Array, zero: Array) -> Array:
+            change = leaf - zero[None].astype(leaf.dtype)
+            dtype = jnp.promote_types(leaf.dtype, self.weights.dtype)
+            weights = self.weights.astype(dtype).reshape(-1, *[1] * zero.ndim)
+            return jnp.sum((weights * change.astype(dtype)).real, axis=0)
+
+        return jax.tree.map(combine, values, origin)
+
+
+def one_sided(beta: float) -> Stencil:
+    """`(g(β) − g(0))/β`, with error `O(β)`: `cauchy(beta, 1)`."""
+    return cauchy(beta, 1)
+
+
+def centred(beta: float) -> Stencil:
+    """`(g(β) − g(−β))/2β`, with error `O(β²)`: `cauchy(beta, 2)`."""
+    return cauchy(beta, 2)
+
+
+def cauchy(radius: float, num_points: int) -> Stencil:
+    """The trapezoidal rule for Cauchy's integral on the circle of that radius:
+
+        g′(0) = 1/(2πi) ∮ g(β)/β² dβ ≈ (1/N) Σₖ g(βₖ)/βₖ,      βₖ = r e^{2πik/N}.
+
+    The error is `O(r^N)`, and falls as `(r/R)^N` within the radius of convergence `R`. A negative radius turns the
+    circle by half a turn. Holomorphic equilibrium propagation, Laborieux & Zenke (NeurIPS 2022).
+
+    **Raises:** `ValueError` if `num_points < 1`, or the radius is zero or not finite.
+    """
+    if num_points < 1:
+        raise ValueError(
+            f"num_points is {num_points}; a stencil has at least one point. "
+            "2 is the centred difference, 4 or 6 removes nearly all bias of the finite nudge."
+        )
+    if isinstance(radius, (int, float)) and (radius == 0 or not math.isfinite(radius)):
+        raise ValueError(
+            f"The radius is {radius}; a nudge has a finite strength other than zero. "
+            "Take 0.05 to 1, or TangentResponse for the limit of an infinitesimal nudge."
+        )
+    halves = [k for k in range(num_points // 2 + 1) if 2 * k in (0, num_points)]
+    interior = [k for k in range(1, num_points // 2 + 1) if 2 * k < num_points]
+    phases = [math.cos(2 * math.pi * k / num_points) for k in halves]
+    phases += [cmath.exp(2j * math.pi * k / num_points) for k in interior]
+    counts = [1.0] * len(halves) + [2.0] * len(interior)
+    weights = [count / (num_points * phase) for count, phase in zip(counts, phases, strict=True)]
+    dtype = complex if interior else float
+    return Stencil(
+        nodes=radius * jnp.asarray(phases, dtype),
+        weights=jnp.asarray(weights, dtype) / radius,
+        num_real=len(halves),
+        num_points=num_points,
+    )

@@ -1,0 +1,197 @@
+"""One training step: relax, respond, one gradient of a mean of scalars, optax."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
+
+from eqprop import _tree, metrics
+from eqprop._solution import RESULTS, Solution
+from eqprop._tree import AnyState
+from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, RecurrentBackprop, Response
+from eqprop.homeostasis import AbstractHomeostasis
+from eqprop.readout import Model
+from eqprop.relaxation import AbstractRelaxation
+
+Batch = tuple[Float[Array, "batch ..."], Array]
+"""Inputs, and targets: class numbers `(batch,)` or vectors `(batch, classes)`."""
+
+Metrics = dict[str, Float[Array, ""]]
+"""Scalars by name, averages over a batch unless the name says otherwise."""
+
+
+class TrainState(eqx.Module):
+    """All that a training step reads and writes."""
+
+    model: Model
+    optimiser: optax.OptState
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+
+
+class Trainer(eqx.Module):
+    """Training by relaxation. `step` and `evaluate` are pure, to be jitted by the caller:
+
+        trainer = Trainer(relaxation, estimator, optax.adam(1e-3))
+        state = trainer.init(model, key=key)
+        state, metrics = eqx.filter_jit(trainer.step)(state, (x, y))
+
+    A population is `eqx.filter_vmap` over a state with a leading axis; a member equals the same run alone.
+    """
+
+    relaxation: AbstractRelaxation
+    """Relaxes the free phase."""
+    estimator: AbstractEstimator
+    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    homeostasis: AbstractHomeostasis | None = None
+    keep_unsettled: bool = eqx.field(static=True, default=False)
+    """Whether examples that did not settle take part in the gradient, as in the published schedule. Otherwise they
+    are left out of the mean; they are counted either way, and one that diverged never takes part."""
+
+    def init(self, model: Model, *, key: PRNGKeyArray) -> TrainState:
+        """A state to start from.
+
+        **Raises:** `ValueError` if estimator, homeostasis and network do not go together.
+        """
+        self.estimator.check(model)
+        if self.homeostasis is not None:
+            self.homeostasis.check(model.network)
+        optimiser = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        return TrainState(model, optimiser, key, jnp.zeros((), jnp.int32))
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One update from a batch; metrics are those before it."""
+        x, y = batch
+        model = state.model
+        respond_key, homeostasis_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        free = self.free_phase(model, x)
+        response = eqx.filter_vmap(
+            lambda x, y, free, key: self.estimator.respond(model, x, y, free, key=key),
+        )(x, y, free, jax.random.split(respond_key, x.shape[0]))
+        settled, usable = self._judge(free, response)
+        # Zeros stand where an example is left out, so that nothing of it, not even a NaN, meets the gradient.
+        response = jax.vmap(lambda ok, r: eqx.tree_at(lambda r: (r.state, r.payload), r, _masked(ok, r)))(
+            usable, response
+        )
+
+        def objective(model: Model) -> tuple[Scalar, Scalar]:
+            surrogates = jax.vmap(lambda x, y, r: self.estimator.surrogate(model, x, y, r))(x, y, response)
+            task = _mean(surrogates, usable)
+            penalty, weight = jnp.zeros_like(task), 0.0
+            if self.homeostasis is not None:
+                penalties = jax.vmap(lambda u, key: self._homeostasis(model, u, key))(
+                    response.state, jax.random.split(homeostasis_key, x.shape[0])
+                )
+                penalty = _mean(penalties, usable)
+                weight = self.homeostasis.coefficient
+            return task + weight * penalty, penalty
+
+        gradient, penalty = eqx.filter_grad(objective, has_aux=True)(model)
+        updates, optimiser = self.optimiser.update(gradient, state.optimiser, eqx.filter(model, eqx.is_inexact_array))
+        losses, correct, _ = self._scores(model, response.state, y)
+        dtype = losses.dtype
+        measured = {
+            "loss": _mean(losses, usable),
+            "accuracy": _mean(correct.astype(dtype), usable),
+            "homeostasis": penalty,
+            "gradient_norm": _tree.norm(gradient),
+            "unsettled_fraction": jnp.mean(~settled, dtype=dtype),
+            "bounded_fraction": jnp.mean(response.bounded, dtype=dtype),
+            "free_steps": jnp.mean(free.num_steps, dtype=dtype),
+            "nudged_steps": jnp.mean(response.num_steps, dtype=dtype),
+        }
+        new = TrainState(eqx.apply_updates(model, updates), optimiser, state.key, state.step + 1)
+        return new, {name: value.astype(dtype) for name, value in measured.items()}
+
+    def evaluate(self, model: Model, batch: Batch) -> Metrics:
+        """Loss, accuracy, top-5, residual quantiles, unsettled fraction and steps of the free phase.
+
+        Every example counts, settled or not; one whose scores are not finite is wrong.
+        """
+        x, y = batch
+        free = self._relax(model, x)
+        losses, top1, top5 = self._scores(model, free.state, y)
+        dtype = losses.dtype
+        return {
+            "loss": jnp.mean(losses),
+            "accuracy": jnp.mean(top1, dtype=dtype),
+            "top5": jnp.mean(top5, dtype=dtype),
+            "unsettled_fraction": jnp.mean(free.result != RESULTS.successful, dtype=dtype),
+            "free_steps": jnp.mean(free.num_steps, dtype=dtype),
+            **metrics.residual_quantiles(free.residual),
+        }
+
+    def alignment(
+        self, model: Model, batch: Batch, *, key: PRNGKeyArray, reference: AbstractErrorEstimator | None = None
+    ) -> Metrics:
+        """Cosine of the estimator's error vectors to the true ones, for each layer and over the hidden layers, averaged
+        over the examples that settled; and the functional asymmetry of the network.
+
+        **Arguments:** `reference`, by default `RecurrentBackprop` with the relaxation of the free phase.
+
+        **Raises:** `ValueError` if the estimator has no error vectors.
+        """
+        if not isinstance(self.estimator, AbstractErrorEstimator):
+            raise ValueError(f"{type(self.estimator).__name__} estimates no error vector to compare.")
+        estimator, reference = self.estimator, reference or RecurrentBackprop(relaxation=self.relaxation)
+        x, y = batch
+        free = self.free_phase(model, x)
+        settled_free = self._relax(model, x)
+
+        def compare(x: Array, y: Array, free: Solution, settled: Solution, key: PRNGKeyArray):
+            estimate = estimator.respond(model, x, y, free, key=key)
+            true = reference.respond(model, x, y, settled, key=key)
+            cosines = metrics.layer_cosines(estimate.payload, true.payload, model.readout.layer)
+            fine = [r == RESULTS.successful for r in (settled.result, estimate.result, true.result)]
+            return cosines, fine[0] & fine[1] & fine[2]
+
+        keys = jax.random.split(key, x.shape[0])
+        cosines, usable = eqx.filter_vmap(compare)(x, y, free, settled_free, keys)
+        averages = {f"cosine_{name}": _mean(values, usable) for name, values in cosines.items()}
+        first = jax.tree.map(lambda leaf: leaf[0], settled_free.state)
+        asymmetry = metrics.functional_asymmetry(model.network, first, key=key)
+        return {**averages, "functional_asymmetry": asymmetry}
+
+    def free_phase(self, model: Model, x: Float[Array, "batch ..."]) -> Solution:
+        """The free phase of a batch; for an estimator that needs none, only where to start."""
+        if self.estimator.needs_free_phase:
+            return self._relax(model, x)
+
+        def start(x: Array) -> Solution:
+            u0 = model.initial_state(x)
+            zero = jnp.zeros((), jnp.int32)
+            return Solution(u0, _tree.norm(model.free_drift(x)(u0)), zero, RESULTS.successful)
+
+        return eqx.filter_vmap(start)(x)
+
+    def _relax(self, model: Model, x: Array) -> Solution:
+        return eqx.filter_vmap(lambda x: self.relaxation(model.free_drift(x), model.initial_state(x)))(x)
+
+    def _judge(self, free: Solution, response: Response) -> tuple[Array, Array]:
+        """Which examples settled in all phases, and which take part in the gradient."""
+        settled = (free.result == RESULTS.successful) & (response.result == RESULTS.successful)
+        diverged = (free.result == RESULTS.diverged) | (response.result == RESULTS.diverged)
+        return settled, ~diverged if self.keep_unsettled else settled
+
+    def _homeostasis(self, model: Model, u: AnyState, key: PRNGKeyArray) -> Scalar:
+        assert self.homeostasis is not None
+        return self.homeostasis(model.network, jax.lax.stop_gradient(u), key=key)
+
+    def _scores(self, model: Model, u: AnyState, y: Array) -> tuple[Array, Array, Array]:
+        def one(u: AnyState, y: Array) -> tuple[Array, Array, Array]:
+            s = model.network.rates(u)
+            scores = model.readout.predict(s)
+            return model.readout.loss(s, y), metrics.correct(scores, y), metrics.correct(scores, y, k=5)
+
+        return jax.vmap(one)(u, y)
+
+
+def _mean(values: Float[Array, " batch"], usable: Bool[Array, " batch"]) -> Scalar:
+    """The mean over usable examples, zero if there is none."""
+    return jnp.sum(jnp.where(usable, values, 0.0)) / jnp.maximum(jnp.sum(usable, dtype=values.dtype), 1.0)
+
+
+def _masked(usable: Array, response: Response) -> tuple:
+    kept = (response.state, response.payload)
+    return jax.tree.map(lambda leaf: jnp.where(usable, leaf, jnp.zeros_like(leaf)), kept)
