@@ -1,0 +1,100 @@
+"""CIFAR-10 and CIFAR-100, binary or pickled, unpacked or in their archive.
+
+A. Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from eqprop.data.catalogue import CIFAR10, CIFAR100
+from eqprop.data.dataset import Dataset, Split, check_labels, join
+from eqprop.data.files import Root, contents, damaged, sha256
+from eqprop.data.pickles import read_pickle
+from eqprop.data.source import Layout, Source, find
+
+_PIXELS = 3 * 32 * 32
+
+
+def channels_last(planes: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 32 32 3"]:
+    """Rows of 1024 red, 1024 green and 1024 blue bytes as contiguous images."""
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def read_binary(data: bytes, num_classes: int, source: str) -> Split:
+    """Decode records of one label byte (CIFAR-100: coarse, then fine) and 3072 pixel bytes.
+
+    **Raises:** `ValueError` naming `source` on a partial record or a label out of range.
+    """
+    head = 2 if num_classes == 100 else 1
+    if not data or len(data) % (head + _PIXELS):
+        raise damaged(source, f"{len(data)} bytes, expected records of {head + _PIXELS}")
+    records = np.frombuffer(data, np.uint8).reshape(-1, head + _PIXELS)
+    labels = records[:, head - 1].astype(np.int32)
+    check_labels(labels, num_classes, source)
+    return Split(channels_last(records[:, head:]), labels, source)
+
+
+def read_batch(batch: dict[str, object], key: str, source: str, *, first: int = 0) -> Split:
+    """Check a pickled or npz batch: `data` of `(n, 3072)` bytes and a list or array of labels.
+
+    **Arguments:**
+
+    - `batch`, `source`: the dictionary and its file's name.
+    - `key`: of the labels; `first`: the number of the first class.
+
+    **Raises:** `ValueError` naming `source`.
+    """
+    if absent := [name for name in ("data", key) if name not in batch]:
+        raise damaged(source, f"no {' or '.join(absent)} among {', '.join(batch)}")
+    data = batch["data"]
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
+        what = f"{data.dtype}{list(data.shape)}" if isinstance(data, np.ndarray) else type(data)
+        raise damaged(source, f"data is {what}, expected uint8[n, {_PIXELS}]")
+    labels = batch[key]
+    if isinstance(labels, list) and all(type(label) is int for label in labels):
+        labels = np.array(labels, np.int64)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        raise damaged(source, f"{key} are not whole numbers")
+    if labels.shape != data.shape[:1] or not labels.size:
+        raise damaged(source, f"{labels.size} {key} for {len(data)} images")
+    return Split(channels_last(data), labels.astype(np.int32) - np.int32(first), source)
+
+
+def cifar10(root: Root = None) -> Dataset:
+    """CIFAR-10: 50,000 and 10,000 colour images of 32x32 in ten classes.
+
+    **Raises:** `FileNotFoundError` saying where to put the files; `ValueError` on damaged ones.
+    """
+    return _cifar(CIFAR10, "labels", 10, root=root)
+
+
+def cifar100(root: Root = None) -> Dataset:
+    """CIFAR-100 with its fine labels: 50,000 and 10,000 colour images of 32x32.
+
+    **Raises:** `FileNotFoundError` saying where to put the files; `ValueError` on damaged ones.
+    """
+    return _cifar(CIFAR100, "fine_labels", 100, root=root)
+
+
+def _cifar(source: Source, key: str, num_classes: int, *, root: Root) -> Dataset:
+    checksums: dict[str, str] = {}
+
+    def split(layouts: tuple[Layout, ...]) -> Split:
+        found = find(source, layouts, root)
+        parts = []
+        for name, data in contents(*found):
+            checksums[name] = sha256(data)
+            file = str(found.place / name)
+            if name.endswith(".bin"):
+                part = read_binary(data, num_classes, file)
+            else:
+                part = read_batch(read_pickle(data, file), key, file)
+                check_labels(part.labels, num_classes, file)
+            # The batches have equal length: one cut at the end of a record would go unseen.
+            if parts and len(part) != len(parts[0]):
+                raise damaged(file, f"{len(part)} images, {len(parts[0])} in the file before it")
+            parts.append(part)
+        return join(parts, str(found.place))
+
+    train, test = split(source.train), split(source.test)
+    return Dataset(source.name, train, test, num_classes=num_classes, checksums=checksums)

@@ -1,0 +1,139 @@
+"""Where a data set's files are looked for, and what is said when they are not there."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from eqprop.data.files import Root, locate
+
+ENVIRONMENT = "EQPROP_DATA"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a split may lie on disk: these files, or one archive that holds them."""
+
+    files: tuple[str, ...]
+    archive: str = ""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file with its published MD5 and the addresses that offer it, tried in order."""
+
+    file: str
+    md5: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that is known about a data set before any of its files is opened.
+
+    **Arguments:**
+
+    - `name`: of its loader; `title`: for people.
+    - `folders`: conventional sub-folders; downloads go to the first.
+    - `train`, `test`: the layouts accepted for either split, best first.
+    - `downloads`: what `download` fetches; empty if a person has to, as `advice` then says.
+    - `system`: folders in which a package of the operating system installs the files.
+    - `published`: SHA-256 of unpacked contents, by file name, where it is known for certain.
+    """
+
+    name: str
+    title: str
+    folders: tuple[str, ...]
+    _: KW_ONLY
+    train: tuple[Layout, ...]
+    test: tuple[Layout, ...]
+    downloads: tuple[Download, ...] = ()
+    system: tuple[str, ...] = ()
+    advice: str = ""
+    published: Mapping[str, str] = field(default_factory=dict)
+
+
+class Found(NamedTuple):
+    """Where a split lies: `files` inside `place`, a folder or an archive."""
+
+    place: Path
+    files: tuple[str, ...]
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of each file on disk that holds the split."""
+        paths = [locate(self.place, name) for name in self.files]
+        on_disk = [path for path in paths if path is not None] or [self.place]
+        return {path.name: path.stat().st_size for path in on_disk}
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/eqprop`, by default `~/.cache/eqprop`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eqprop"
+
+
+def bases(source: Source, root: Root = None) -> list[Path]:
+    """Folders to look in: `root` alone if given, else EQPROP_DATA, the system's, the cache."""
+    if root is not None:
+        return [Path(root).expanduser()]
+    environment = os.environ.get(ENVIRONMENT)
+    chosen = [Path(environment).expanduser()] if environment else []
+    return [*chosen, *map(Path, source.system), cache_folder()]
+
+
+def destination(source: Source, root: Root = None) -> Path:
+    """The folder for new files: the first that is not the system's."""
+    base = next(base for base in bases(source, root) if str(base) not in source.system)
+    return base if base.name in source.folders else base / source.folders[0]
+
+
+def search(source: Source, layouts: tuple[Layout, ...], base: Path) -> Found | str:
+    """The first complete layout under one base folder, or what an incomplete one lacks."""
+    partial = ""
+    # Named sub-folders come first: MNIST and Fashion-MNIST use the same file names.
+    for folder in [*(base / name for name in source.folders), base]:
+        for layout in layouts:
+            absent = [name for name in layout.files if locate(folder, name) is None]
+            if not absent:
+                return Found(folder, layout.files)
+            if layout.archive and (folder / layout.archive).is_file():
+                return Found(folder / layout.archive, layout.files)
+            if len(absent) < len(layout.files):
+                partial = partial or f"{folder} lacks {', '.join(absent)}."
+    return partial
+
+
+def find(source: Source, layouts: tuple[Layout, ...], root: Root = None) -> Found:
+    """The first complete layout under any base folder, or the `FileNotFoundError` of `missing`."""
+    reasons = []
+    for base in bases(source, root):
+        found = search(source, layouts, base)
+        if isinstance(found, Found):
+            return found
+        reasons.append(found)
+    raise missing(source, root, " ".join(filter(None, reasons)))
+
+
+def missing(source: Source, root: Root = None, reason: str = "") -> FileNotFoundError:
+    """The error for absent files: which, where to put them, how to point elsewhere or download."""
+    pairs = list(zip(source.train, source.test, strict=True))
+    archives = [dict.fromkeys((a.archive, b.archive)) for a, b in pairs if a.archive]
+    ways = [_shorten(a.files) + _shorten(b.files) for a, b in pairs] + list(map(list, archives))
+    fetch = (
+        f"or download them with `make data DATASET={source.name}`"
+        if source.downloads
+        else f"there is no download: {source.advice}"
+    )
+    lines = [
+        f"{source.title}: files not found. {reason}".rstrip(),
+        f"  looked in: {', '.join(map(str, bases(source, root)))}",
+        f"  put one of these sets into {destination(source, root)} (files may be .gz):",
+        *(f"    {' '.join(way)}" for way in ways),
+        f"  or name their folder by root=DIR, data.root=DIR or {ENVIRONMENT}=DIR;",
+        f"  {fetch}",
+    ]
+    return FileNotFoundError("\n".join(lines))
+
+
+def _shorten(names: tuple[str, ...]) -> list[str]:
+    return list(names) if len(names) < 4 else [names[0], "...", names[-1]]

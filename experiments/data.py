@@ -1,0 +1,81 @@
+"""Fetch a data set, verify it, convert it where that is needed, and say what is there.
+
+    python -m experiments.data DATASET [--root DIR] [--verify]
+
+The only program of the project that downloads.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from eqprop.data import (
+    SOURCES,
+    Dataset,
+    cifar10,
+    cifar100,
+    digits,
+    download,
+    fashion_mnist,
+    imagenet32,
+    mnist,
+)
+
+LOADERS: Mapping[str, Callable[..., Dataset]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imagenet32": imagenet32,
+}
+
+
+def prepare(name: str, root: str | None = None, verify: bool = False) -> Dataset:
+    """Load a data set, after fetching its files if they are not there."""
+    if name not in SOURCES:
+        return LOADERS[name]()
+    options = {"verify": verify} if name == "imagenet32" else {}
+    try:
+        return LOADERS[name](root, **options)
+    except FileNotFoundError:
+        download(SOURCES[name], root)
+    return LOADERS[name](root, **options)
+
+
+def summary(dataset: Dataset) -> str:
+    """Shapes, class counts and checksums; a published checksum is compared."""
+    lines = [f"{dataset.name}: {dataset.num_classes} classes, pixels 0 to {dataset.maximum}"]
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        counts = np.bincount(split.labels, minlength=dataset.num_classes)
+        kind = "memory-mapped" if isinstance(split.images, np.memmap) else "in memory"
+        lines.append(
+            f"  {name}: {len(split)} images {list(dataset.image_shape)} {kind}, "
+            f"{counts.min()} to {counts.max()} a class, from {split.source}"
+        )
+    source = SOURCES.get(dataset.name)
+    published = source.published if source else {}
+    for file, digest in dataset.checksums.items():
+        verdict = {None: "", digest: "  as published"}.get(
+            published.get(file), "  NOT as published: name results on it differently"
+        )
+        lines.append(f"  sha256 {digest}  {file}{verdict}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("dataset", choices=LOADERS)
+    parser.add_argument("--root", help="folder of the files; default EQPROP_DATA or the cache")
+    parser.add_argument("--verify", action="store_true", help="hash converted files in full")
+    options = parser.parse_args(arguments)
+    try:
+        print(summary(prepare(options.dataset, options.root, options.verify)))
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
