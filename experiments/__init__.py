@@ -1,0 +1,1 @@
+"""Programs around the library: Hydra, devices, run folders, tables and figures. No numerics here."""

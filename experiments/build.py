@@ -1,0 +1,116 @@
+"""A configuration made into objects: data, models, trainer. Everything wrong with it is said here, before any training."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import hydra.utils
+import jax
+import numpy as np
+from jaxtyping import Array
+from omegaconf import DictConfig, OmegaConf
+
+import eqprop
+from eqprop import Model, Trainer, TrainState
+from eqprop.data import Batches, Dataset, Preprocess
+from eqprop.readout import SquaredError
+
+
+class Task(NamedTuple):
+    """All that a training loop needs."""
+
+    dataset: Dataset
+    batches: Batches
+    preprocess: Preprocess
+    trainer: Trainer
+    initial: Callable[[int], TrainState]
+    """From a seed, the state to start from."""
+    target: Callable[[Array], Array]
+    """From labels, what the loss sees: themselves, or smoothed vectors."""
+
+
+def build(cfg: DictConfig) -> Task:
+    """**Raises:** `ValueError` or `FileNotFoundError` that says what to change."""
+    _check_numbers(cfg)
+    dataset: Dataset = hydra.utils.call(cfg.data.load)
+    preprocess: Preprocess = instantiate(cfg.data.preprocess)
+    if dataset.num_classes != cfg.data.num_classes or list(dataset.image_shape) != list(cfg.data.image_shape):
+        raise ValueError(
+            f"{dataset.name} has {dataset.num_classes} classes and images of shape {list(dataset.image_shape)}, but the "
+            f"configuration says data.num_classes={cfg.data.num_classes} and "
+            f"data.image_shape={list(cfg.data.image_shape)}. Correct the configuration."
+        )
+    batches = Batches(dataset.train, cfg.batch_size, cfg.data.seed, drop_last=True)
+    schedule = instantiate(cfg.schedule)(1.0, *_decay_steps(cfg, len(batches)))
+    model = _model(cfg, jax.random.key(cfg.seed))
+    trainer = Trainer(
+        relaxation=instantiate(cfg.relaxation),
+        estimator=instantiate(cfg.estimator),
+        optimiser=instantiate(cfg.optimiser)(model, schedule),
+        homeostasis=None if cfg.homeostasis is None else instantiate(cfg.homeostasis),
+        keep_unsettled=cfg.keep_unsettled,
+    )
+
+    def initial(seed: int) -> TrainState:
+        key = jax.random.key(seed)
+        return trainer.init(_model(cfg, key), key=jax.random.fold_in(key, 2))
+
+    state = initial(cfg.seed)
+    example = preprocess(dataset.test.images[: cfg.batch_size], key=None)
+    labels = jax.numpy.asarray(dataset.test.labels[: cfg.batch_size])
+    task = Task(dataset, batches, preprocess, trainer, initial, _target(cfg))
+    # One abstract step finds every mismatch of shapes and every wrong combination at no cost.
+    eqx.filter_eval_shape(trainer.step, state, (example, task.target(labels)))
+    return task
+
+
+def instantiate(node: DictConfig) -> Any:
+    """Hydra's `instantiate`, with plain containers, and errors that people can read."""
+    try:
+        return hydra.utils.instantiate(node, _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"{node.get('_target_')}: {cause}") from error
+
+
+def _model(cfg: DictConfig, key: Array) -> Model:
+    network_key, readout_key = jax.random.split(jax.random.fold_in(key, 1))
+    network = eqprop.network.as_network(instantiate(cfg.network)(key=network_key))
+    readout = instantiate(cfg.readout)
+    if not isinstance(readout, SquaredError):
+        shapes = jax.eval_shape(network.embed, jax.ShapeDtypeStruct(_input_shape(cfg), np.float32))
+        layer = readout.keywords.get("layer", "out")
+        if layer not in shapes:
+            raise ValueError(f"The readout reads layer {layer!r}, but the network has {', '.join(shapes)}.")
+        readout = readout(features=shapes[layer].size, key=readout_key)
+    return Model(network, readout)
+
+
+def _input_shape(cfg: DictConfig) -> tuple[int, ...]:
+    flat = OmegaConf.select(cfg, "data.preprocess.flatten", default=False)
+    return (cfg.data.input_size,) if flat else tuple(cfg.data.image_shape)
+
+
+def _decay_steps(cfg: DictConfig, batches: int) -> tuple[int, ...]:
+    return () if cfg.schedule._target_ == "optax.constant_schedule" else (cfg.epochs * batches,)
+
+
+def _target(cfg: DictConfig) -> Callable[[Array], Array]:
+    smoothing, classes = cfg.label_smoothing, cfg.data.num_classes
+    if not smoothing:
+        return lambda labels: labels
+    return lambda labels: (1 - smoothing) * jax.nn.one_hot(labels, classes) + smoothing / classes
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    checks = {
+        "epochs": (cfg.epochs, cfg.epochs >= 1, "at least 1"),
+        "population": (cfg.population, cfg.population >= 1, "at least 1"),
+        "batch_size": (cfg.batch_size, cfg.batch_size >= 1, "at least 1"),
+        "label_smoothing": (cfg.label_smoothing, 0 <= cfg.label_smoothing < 1, "from 0 to below 1"),
+        "max_unsettled": (cfg.max_unsettled, 0 <= cfg.max_unsettled <= 1, "from 0 to 1"),
+        "seed": (cfg.seed, cfg.seed >= 0, "at least 0"),
+    }
+    for name, (given, fine, expected) in checks.items():
+        if not fine:
+            raise ValueError(f"{name} is {given}; expected {expected}.")

@@ -1,0 +1,102 @@
+"""The command line: overrides checked before anything runs, errors in one line."""
+
+import difflib
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+class UsageError(Exception):
+    """A command line that cannot run; the message says why and what to do."""
+
+
+def check_overrides(arguments: list[str], config_name: str) -> None:
+    """Refuse a key that is not in the configuration, or a choice that is in no group, and name the nearest.
+
+    **Raises:** `UsageError`.
+    """
+    words = [word for word in arguments if not word.startswith("-")]
+    try:
+        overrides = OverridesParser.create().parse_overrides(words)
+    except (HydraException, OverrideParseException) as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    choices = [override for override in overrides if _is_group(override)]
+    for override in choices:
+        _check_choice(override)
+    # The keys that exist depend on the choices: compose with the first value of every swept choice.
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(config_name, [f"{o.key_or_group}={next(_values(o))}" for o in choices])
+    for override in overrides:
+        if override not in choices and not override.is_add() and not override.key_or_group.startswith("hydra"):
+            _check_key(override.key_or_group, cfg)
+
+
+def _is_group(override: Override) -> bool:
+    return (CONFIGS / override.key_or_group).is_dir()
+
+
+def _values(override: Override) -> Iterator[str]:
+    if override.is_sweep_override():
+        return iter([str(value) for value in override.sweep_string_iterator()])
+    return iter([str(override.value())])
+
+
+def _check_choice(override: Override) -> None:
+    options = sorted(path.stem for path in (CONFIGS / override.key_or_group).glob("*.yaml"))
+    for value in _values(override):
+        if value not in [*options, "None", "null"]:
+            group = override.key_or_group
+            raise UsageError(
+                f"{group}={value}: there is no such {group}; there are {', '.join(options)}.{_near(value, options)}"
+            )
+
+
+def _check_key(key: str, cfg: DictConfig) -> None:
+    node = cfg
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not OmegaConf.is_dict(node):
+            where = ".".join(parts[:depth])
+            raise UsageError(
+                f"{key}: {where} has no settings of its own (it is {node!r}). Choose another {parts[0]} first."
+            )
+        if part not in node:
+            near = _near(part, [str(name) for name in node]) or _elsewhere(part, cfg)
+            where = ".".join(parts[:depth]) or "the configuration"
+            raise UsageError(
+                f"{key}: {where} has no {part!r}; there are {', '.join(str(name) for name in node)}.{near}"
+            )
+        node = node._get_node(part)
+        if node is not None and not OmegaConf.is_config(node):
+            node = node._value()
+        if isinstance(node, str) and node.startswith("${"):
+            node = OmegaConf.select(cfg, ".".join(parts[: depth + 1]))
+
+
+def _near(word: str, options: list[str]) -> str:
+    match = difflib.get_close_matches(word, options, n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def _elsewhere(word: str, cfg: DictConfig) -> str:
+    nested = [f"{group}.{name}" for group, node in cfg.items() if OmegaConf.is_dict(node) for name in node]
+    matches = itertools.chain(
+        (n for n in nested if n.split(".")[1] == word), difflib.get_close_matches(word, nested, n=1)
+    )
+    match = next(matches, None)
+    return f" Did you mean {match!r}?" if match else ""
+
+
+def fail(error: Exception | str, code: int = 1) -> None:
+    """Say what is wrong, in one line, and leave."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,222 @@
+"""The training loop: epochs of jitted steps, evaluation, checkpoints, a summary."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from omegaconf import DictConfig
+
+from eqprop import AbstractErrorEstimator, Model, TrainState
+from eqprop.data import Batches, Split, batch_key
+from experiments.build import Task
+from experiments.progress import Progress
+from experiments.record import RunFolder, environment
+from experiments.runtime import interruptible
+
+Records = list[dict[str, Any]]
+
+
+class Unsettled(Exception):
+    """Too many examples did not settle for the gradient to mean anything."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after a step; what it had done is saved."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number
+
+
+class Programs:
+    """The compiled programs of a run, over a population if there is one; compiled once each."""
+
+    def __init__(self, cfg: DictConfig, task: Task):
+        trainer, preprocess = task.trainer, task.preprocess
+        self.population = cfg.population
+
+        def advance(state: TrainState, sums: dict, images: Array, labels: Array, key: Array):
+            batch = preprocess(images, key=key), task.target(labels)
+            state, metrics = self._lift(trainer.step)(state, batch)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        def evaluate(model: Model, images: Array, labels: Array):
+            return self._lift(trainer.evaluate)(model, (preprocess(images), labels))
+
+        def align(model: Model, images: Array, labels: Array):
+            key = jax.random.key(0)
+            return self._lift(lambda m, b: trainer.alignment(m, b, key=key))(model, (preprocess(images), labels))
+
+        self.advance = eqx.filter_jit(advance, donate="none")
+        self.evaluate = eqx.filter_jit(evaluate)
+        self.align = eqx.filter_jit(align)
+        self._shapes = lambda state, batch: eqx.filter_eval_shape(self._lift(trainer.step), state, batch)[1]
+        self._task = task
+
+    def initial(self, seed: int) -> TrainState:
+        """The first state: of one run, or of seeds `seed … seed + population − 1` along a leading axis."""
+        states = [self._task.initial(seed + member) for member in range(self.population)]
+        if self.population == 1:
+            return states[0]
+        arrays = [eqx.filter(state, eqx.is_array) for state in states]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+        return eqx.combine(stacked, eqx.filter(states[0], eqx.is_array, inverse=True))
+
+    def zeros(self, state: TrainState, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, Array]:
+        """Sums of metrics to start an epoch from."""
+        prepared = self._task.preprocess(batch[0]), self._task.target(jnp.asarray(batch[1]))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._shapes(state, prepared))
+
+    def _lift(self, function: Callable) -> Callable:
+        # A lone run is not a population of one: a batched kernel would turn convolutions into grouped ones.
+        return eqx.filter_vmap(function, in_axes=(eqx.if_array(0), None)) if self.population > 1 else function
+
+
+def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
+    """Train, or go on training, and return the summary.
+
+    **Raises:** `Unsettled` past `max_unsettled`; `Interrupted` after SIGTERM or SIGUSR1, when all is saved.
+    """
+    programs = Programs(cfg, task)
+    folder.begin(environment(cfg, task.dataset.checksums))
+    state = programs.initial(cfg.seed)
+    sums = zeros = programs.zeros(state, next(task.batches.epoch(0)))
+    head: dict[str, Any] = {"position": 0, "records": [], "seconds": 0.0, "start": None, "best": -1.0}
+    restored = folder.restore((state, sums))
+    if restored is not None:
+        (state, sums), head = restored
+    if head["start"] is None:
+        head["start"] = _diagnose(cfg, task, programs, state.model)
+    batches = len(task.batches)
+    epoch, first = divmod(head["position"], batches)
+    progress = Progress(cfg.epochs, batches, cfg.batch_size * cfg.population, done=head["position"])
+    if restored is not None:
+        progress.say(f"resuming {folder.path} at epoch {epoch + 1}, batch {first + 1}")
+    clock, saved = time.monotonic() - head["seconds"], time.monotonic()
+
+    def save(best: bool = False) -> None:
+        nonlocal saved
+        folder.save((state, sums), {**head, "seconds": time.monotonic() - clock}, best=best)
+        saved = time.monotonic()
+
+    with interruptible() as request:
+        for epoch in range(epoch, cfg.epochs):
+            for number, (images, labels) in enumerate(task.batches.epoch(epoch, start=first), start=first + 1):
+                key = batch_key(cfg.data.seed, epoch, number)
+                state, sums = programs.advance(state, sums, images, labels, key)
+                head["position"] += 1
+                if progress.due():
+                    progress.update(epoch, number, _means(sums, number))
+                if number == batches:
+                    break  # the epoch's end saves below
+                if request.signal or time.monotonic() - saved > 60 * cfg.run.checkpoint_minutes:
+                    save()
+                if request.signal:
+                    raise _interrupted(request.signal, folder)
+            record = {"epoch": epoch + 1, **_members(sums, batches), "seconds": time.monotonic() - clock}
+            if (epoch + 1) % cfg.evaluation.every == 0 or epoch + 1 == cfg.epochs:
+                record.update(_evaluate(cfg, task, programs, state.model))
+                record.update(_align(cfg, task, programs, state.model))
+            head["records"].append(record)
+            folder.write_metrics(head["records"])
+            progress.epoch(epoch, {name: float(np.mean(value)) for name, value in record.items()})
+            accuracy = float(np.mean(record.get("test_accuracy", -1.0)))
+            best, head["best"] = accuracy > head["best"], max(accuracy, head["best"])
+            sums, first = zeros, 0
+            save(best)
+            _check_settled(cfg, record)
+            if request.signal and epoch + 1 < cfg.epochs:
+                raise _interrupted(request.signal, folder)
+    return _summary(cfg, task, head, time.monotonic() - clock)
+
+
+def _evaluate(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dict[str, Any]:
+    """Metrics on the test split: means over its batches, weighted by their size; the maximum of maxima."""
+    split, size = task.dataset.test, min(cfg.evaluation.batch_size, len(task.dataset.test))
+    parts, weights = [], []
+    for images, labels in Batches(split, size, 0, shuffle=False).epoch(0):
+        parts.append({name: np.asarray(v) for name, v in programs.evaluate(model, images, labels).items()})
+        weights.append(len(labels))
+
+    def combine(name: str) -> np.ndarray:
+        values = np.stack([part[name] for part in parts])
+        return values.max(0) if name.endswith("_max") else np.average(values, axis=0, weights=weights)
+
+    return {f"test_{name}": _plain(combine(name)) for name in parts[0]}
+
+
+def _align(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dict[str, Any]:
+    """Cosines to the true error vectors on test images, and the asymmetry of the network."""
+    if not isinstance(task.trainer.estimator, AbstractErrorEstimator):
+        return {}
+    split: Split = task.dataset.test[: cfg.evaluation.alignment_examples]
+    aligned = programs.align(model, np.asarray(split.images), split.labels.astype(np.int32))
+    return {name: _plain(np.asarray(value)) for name, value in aligned.items()}
+
+
+def _diagnose(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dict[str, Any]:
+    return {**_evaluate(cfg, task, programs, model), **_align(cfg, task, programs, model)}
+
+
+def _summary(cfg: DictConfig, task: Task, head: dict[str, Any], seconds: float) -> dict[str, Any]:
+    records, start = head["records"], head["start"]
+    last = records[-1]
+    summary: dict[str, Any] = {
+        "data": task.dataset.name,
+        "epochs": cfg.epochs,
+        "seeds": list(range(cfg.seed, cfg.seed + cfg.population)),
+        "test_accuracy": _mean(last["test_accuracy"]),
+        "test_loss": _mean(last["test_loss"]),
+        "test_top5": _mean(last["test_top5"]),
+        "best_test_accuracy": head["best"],
+    }
+    for name in ("cosine_hidden", "functional_asymmetry"):
+        if name in last:
+            summary[name] = {"start": _mean(start[name]), "end": _mean(last[name])}
+    summary["unsettled_fraction"] = float(np.mean([_mean(record["unsettled_fraction"]) for record in records]))
+    summary["test_unsettled_fraction"] = _mean(last["test_unsettled_fraction"])
+    summary["bounded_fraction"] = float(np.mean([_mean(record["bounded_fraction"]) for record in records]))
+    summary["free_steps"], summary["nudged_steps"] = _mean(last["free_steps"]), _mean(last["nudged_steps"])
+    summary["seconds"] = seconds
+    if cfg.population > 1:
+        names = ("test_accuracy", "test_loss", "cosine_hidden", "functional_asymmetry", "unsettled_fraction")
+        summary["members"] = {name: last[name] for name in names if name in last}
+    return summary
+
+
+def _check_settled(cfg: DictConfig, record: dict[str, Any]) -> None:
+    fraction = float(np.max(record["unsettled_fraction"]))
+    if fraction > cfg.max_unsettled:
+        raise Unsettled(
+            f"In epoch {record['epoch']}, {fraction:.1%} of the examples did not settle; max_unsettled allows "
+            f"{cfg.max_unsettled:.1%}. Give the relaxation more steps or damping (relaxation.max_steps, "
+            "relaxation.damping), shrink the stencil, or raise max_unsettled."
+        )
+
+
+def _interrupted(number: int, folder: RunFolder) -> Interrupted:
+    return Interrupted(
+        number, f"Stopped by signal {number}; saved in {folder.path}. The same command goes on from there."
+    )
+
+
+def _means(sums: dict[str, Array], count: int) -> dict[str, float]:
+    return {name: float(jnp.mean(value)) / count for name, value in sums.items()}
+
+
+def _members(sums: dict[str, Array], count: int) -> dict[str, Any]:
+    return {name: _plain(np.asarray(value) / count) for name, value in sums.items()}
+
+
+def _plain(value: np.ndarray) -> float | list[float]:
+    """A number, or one a member."""
+    return value.tolist()
+
+
+def _mean(value: float | list[float]) -> float:
+    return float(np.mean(value))

@@ -1,0 +1,174 @@
+"""The run folder: configuration, environment, metrics, checkpoints, summary. Its name is a hash of the configuration."""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import checkpoint
+from experiments.checkpoint import DamagedCheckpoint, write_atomically
+
+SUMMARY = "summary.json"
+"""Written last: a folder that has it is finished."""
+
+_PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "diffrax", "optax", "hydra-core", "numpy")
+
+
+class RunFolder:
+    """One run on disk. Every file in it is replaced whole or not at all."""
+
+    def __init__(self, cfg: DictConfig):
+        """**Raises:** `ValueError` if the folder holds a run of another configuration, or is in use; `OSError` if it
+        cannot be written."""
+        self.settings = settings(cfg)
+        self.hash = config_hash(cfg)
+        self.path = Path(cfg.run.dir or Path(cfg.run.root) / f"{cfg.run.name}-{self.hash}")
+        self.checkpoints = self.path / "checkpoints"
+        self._keep = cfg.run.keep
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")
+        except OSError as error:
+            raise OSError(
+                error.errno, f"The run folder {self.path} cannot be written ({error.strerror}); choose another run.dir"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"Another process is running in {self.path}; wait for it or choose another run.dir."
+            ) from error
+        if cfg.run.overwrite:
+            self._clear()
+        self._check_same_run()
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock.close()
+
+    @property
+    def summary(self) -> dict | None:
+        """The summary of a finished run."""
+        path = self.path / SUMMARY
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def begin(self, environment: dict) -> None:
+        """Write what the run is and where it runs."""
+        self.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.settings)))
+        self.write_json("environment.json", environment)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name: str, content: str) -> None:
+        """Write a text file."""
+        write_atomically(self.path / name, lambda file: file.write(content.encode()))
+
+    def write_metrics(self, records: list[dict]) -> None:
+        """Write `metrics.jsonl`, one line an epoch."""
+        self.write_text("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+    def save(self, tree: PyTree, header: dict, *, best: bool) -> None:
+        """Save a checkpoint, and drop the oldest beyond `run.keep`."""
+        steps = f"step-{header['position']:09d}.eqx"
+        checkpoint.save(self.checkpoints / steps, tree, {**header, "config_hash": self.hash})
+        if best:
+            checkpoint.save(self.checkpoints / "best.eqx", tree, {**header, "config_hash": self.hash})
+        for old in self._saved()[: -max(self._keep, 1)]:
+            old.unlink()
+
+    def restore(self, like: PyTree) -> tuple[PyTree, dict] | None:
+        """The newest checkpoint that is whole, or `None`. A damaged one is reported and passed over."""
+        for path in reversed(self._saved()):
+            try:
+                return checkpoint.load(path, like)
+            except DamagedCheckpoint as error:
+                print(f"warning: {error}; trying the one before it", file=sys.stderr)
+        return None
+
+    def _saved(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("step-*.eqx"))
+
+    def _clear(self) -> None:
+        names = [SUMMARY, "config.yaml", "metrics.jsonl"]
+        for path in [*(self.path / name for name in names), *self.checkpoints.glob("*.eqx")]:
+            path.unlink(missing_ok=True)
+
+    def _check_same_run(self) -> None:
+        path = self.path / "config.yaml"
+        if not path.exists():
+            return
+        theirs = OmegaConf.to_container(OmegaConf.load(path))
+        if theirs != self.settings:
+            ours, other = _flat(self.settings), _flat(theirs)
+            differ = sorted(name for name in ours.keys() | other.keys() if ours.get(name) != other.get(name))
+            raise ValueError(
+                f"{self.path} holds a run of another configuration (it differs in {', '.join(differ[:5])}). "
+                "Choose another run.dir, or run.overwrite=true to start again there."
+            )
+
+
+def settings(cfg: DictConfig) -> dict:
+    """The resolved configuration without where and how it is recorded: what decides the result."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(name): value for name, value in resolved.items() if name not in ("run", "hydra")}
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that name a configuration."""
+    canonical = json.dumps(settings(cfg), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def environment(cfg: DictConfig, checksums: dict[str, str]) -> dict:
+    """Versions, devices, precision, commit and data checksums: the provenance of a number."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "cores": os.cpu_count(),
+        "precision": "float64" if cfg.runtime.x64 else "float32",
+        "matmul_precision": cfg.runtime.matmul_precision,
+        "commit": _commit(),
+        "data_sha256": checksums,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, with `+changes` if files differ from it; `None` outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
