@@ -48,6 +48,26 @@ class Audit(eqx.Module):
     settled: Bool[Array, "..."]
     """Whether every relaxation of this audit settled; the numbers of other examples are worth nothing."""
 
+    def warnings(self) -> list[str]:
+        """What a reader of this audit should be told."""
+        messages = []
+        # Beyond R the samples no longer decay, and the estimate of R tends to the radius itself: hence the margin.
+        beyond = self.settled & (self.convergence_radius < 1.2 * self.radius)
+        if beyond.any():
+            messages.append(
+                f"The nudge of radius {float(self.radius.max()):.3g} reaches the estimated radius of convergence of "
+                f"{float(beyond.mean()):.0%} of the examples (the smallest is "
+                f"{float(self.convergence_radius[beyond].min()):.2g}): more points will not help there. "
+                "Shrink the radius."
+            )
+        if not self.settled.all():
+            messages.append(
+                f"{float((~self.settled).mean()):.0%} of the examples did not settle in some phase of the audit. On a "
+                "complex circle this happens beyond the radius of convergence: shrink the radius. Otherwise allow more "
+                "steps."
+            )
+        return messages
+
     def table(self) -> str:
         """Median, 90 % quantile and worst over the settled examples, as Markdown."""
         rows = ["| quantity | median | 90 % | worst |", "|---|---|---|---|"]
@@ -89,25 +109,9 @@ def audit(
     report = eqx.filter_vmap(
         lambda x, y: _audit_one(model, x, y, estimator, relaxation, reference, num_points), in_axes=0
     )(x, y)
-    # Beyond R the samples no longer decay, and the estimate of R tends to the radius itself: hence the margin.
-    beyond = report.settled & (report.convergence_radius < 1.2 * report.radius)
-    unsettled = ~report.settled
-    if any(isinstance(leaf, Tracer) for leaf in (beyond, unsettled)):
-        return report  # nobody to warn while tracing
-    if beyond.any():
-        smallest = float(report.convergence_radius[beyond].min())
-        warnings.warn(
-            f"The nudge of radius {float(report.radius[0]):.3g} reaches the estimated radius of convergence of "
-            f"{float(beyond.mean()):.0%} of the examples (down to {smallest:.2g}): more points will not help there. "
-            "Shrink the radius.",
-            stacklevel=2,
-        )
-    if unsettled.any():
-        warnings.warn(
-            f"{float(unsettled.mean()):.0%} of the examples did not settle in some phase of the audit. On a complex "
-            "circle this happens beyond the radius of convergence: shrink the radius. Otherwise allow more steps.",
-            stacklevel=2,
-        )
+    if not isinstance(report.settled, Tracer):  # nobody to warn while tracing
+        for message in report.warnings():
+            warnings.warn(message, stacklevel=2)
     return report
 
 

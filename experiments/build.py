@@ -1,4 +1,4 @@
-"""A configuration made into objects: data, models, trainer. Everything wrong with it is said here, before any training."""
+"""A configuration made into objects: data, models, trainer. What is wrong with it is said here, before any training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,12 +32,12 @@ class Task(NamedTuple):
 def build(cfg: DictConfig) -> Task:
     """**Raises:** `ValueError` or `FileNotFoundError` that says what to change."""
     _check_numbers(cfg)
-    dataset: Dataset = hydra.utils.call(cfg.data.load)
+    dataset: Dataset = instantiate(cfg.data.load)
     preprocess: Preprocess = instantiate(cfg.data.preprocess)
     if dataset.num_classes != cfg.data.num_classes or list(dataset.image_shape) != list(cfg.data.image_shape):
         raise ValueError(
-            f"{dataset.name} has {dataset.num_classes} classes and images of shape {list(dataset.image_shape)}, but the "
-            f"configuration says data.num_classes={cfg.data.num_classes} and "
+            f"{dataset.name} has {dataset.num_classes} classes and images of shape {list(dataset.image_shape)}, but "
+            f"the configuration says data.num_classes={cfg.data.num_classes} and "
             f"data.image_shape={list(cfg.data.image_shape)}. Correct the configuration."
         )
     batches = Batches(dataset.train, cfg.batch_size, cfg.data.seed, drop_last=True)
@@ -69,8 +69,10 @@ def instantiate(node: DictConfig) -> Any:
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
-        cause = error.__cause__ or error
-        raise ValueError(f"{node.get('_target_')}: {cause}") from error
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from None
+        raise ValueError(f"{node.get('_target_')}: {cause or error}") from error
 
 
 def _model(cfg: DictConfig, key: Array) -> Model:

@@ -90,13 +90,15 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
     restored = folder.restore((state, sums))
     if restored is not None:
         (state, sums), head = restored
+        if head["records"]:
+            _check_settled(cfg, head["records"][-1])
     if head["start"] is None:
         head["start"] = _diagnose(cfg, task, programs, state.model)
     batches = len(task.batches)
-    epoch, first = divmod(head["position"], batches)
+    reached, first = divmod(head["position"], batches)
     progress = Progress(cfg.epochs, batches, cfg.batch_size * cfg.population, done=head["position"])
     if restored is not None:
-        progress.say(f"resuming {folder.path} at epoch {epoch + 1}, batch {first + 1}")
+        progress.say(f"resuming {folder.path} at epoch {reached + 1}, batch {first + 1}")
     clock, saved = time.monotonic() - head["seconds"], time.monotonic()
 
     def save(best: bool = False) -> None:
@@ -105,7 +107,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
         saved = time.monotonic()
 
     with interruptible() as request:
-        for epoch in range(epoch, cfg.epochs):
+        for epoch in range(reached, cfg.epochs):
             for number, (images, labels) in enumerate(task.batches.epoch(epoch, start=first), start=first + 1):
                 key = batch_key(cfg.data.seed, epoch, number)
                 state, sums = programs.advance(state, sums, images, labels, key)

@@ -1,4 +1,4 @@
-"""The run folder: configuration, environment, metrics, checkpoints, summary. Its name is a hash of the configuration."""
+"""The run folder: configuration, environment, metrics, checkpoints, summary. It is named by its configuration."""
 
 import fcntl
 import hashlib
