@@ -59,7 +59,7 @@ from eqprop.stencil import (
     centred as centred,
     one_sided as one_sided,
 )
-from eqprop.train import Trainer as Trainer, TrainState as TrainState
+from eqprop.train import CoarsePhase as CoarsePhase, Trainer as Trainer, TrainState as TrainState
 
 try:
     __version__ = version("eqprop")

@@ -51,12 +51,15 @@ def dot(a: AnyState, b: AnyState) -> Inexact[Array, ""]:
 
 
 def norm(a: AnyState) -> Float[Array, ""]:
-    """The 2-norm `(Σ |aᵢ|²)^½` over all layers."""
-    return jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(lambda x: jnp.sum(_squared_magnitude(x)), a)))
+    """The 2-norm `(Σ |aᵢ|²)^½` over all layers, accumulated in float32 at least."""
+    return jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(_sum_of_squares, a)))
 
 
-def _squared_magnitude(x: Inexact[Array, "..."]) -> Float[Array, "..."]:
-    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
+def _sum_of_squares(x: Inexact[Array, "..."]) -> Float[Array, ""]:
+    if jnp.iscomplexobj(x):
+        return jnp.sum(x.real**2 + x.imag**2)
+    # Squares of half-precision numbers overflow long before their norm does.
+    return jnp.sum(x.astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2)
 
 
 def zeros_like(a: AnyState) -> AnyState:

@@ -179,7 +179,7 @@ def _sample_circle(
 ) -> tuple[RESULTS, AnyState]:
     """The rates at `num` points of the whole circle, in complex arithmetic throughout."""
     angles = 2 * math.pi * jnp.arange(num, dtype=radius.dtype) / num
-    nodes = radius * jax.lax.complex(jnp.cos(angles), jnp.sin(angles))
+    nodes = jax.lax.complex(radius * jnp.cos(angles), radius * jnp.sin(angles))
 
     def relax(beta: Array) -> Solution:
         return settle(model.nudged_drift(x, y, beta), _tree.to_complex(u))

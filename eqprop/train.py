@@ -30,6 +30,30 @@ class TrainState(eqx.Module):
     step: Int[Array, ""]
 
 
+class CoarsePhase(eqx.Module):
+    """A first part of the free phase in half precision: model and input are cast, relaxed, and the state is cast back.
+
+    The free phase then goes on from there in full precision, so that its residual is measured in it. As published, that
+    is `CoarsePhase(FixedSteps(250), "float16")` before a free phase of `FixedSteps(0)`.
+    """
+
+    relaxation: AbstractRelaxation
+    dtype: str = eqx.field(static=True, default="float16")
+
+    def __check_init__(self):
+        if self.dtype not in ("float16", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}; the half precisions are 'float16' and 'bfloat16'.")
+
+    def __call__(self, model: Model, x: Float[Array, "..."]) -> AnyState:
+        """The relaxed potentials of one example, in the precision of the model."""
+        half = jax.tree.map(lambda leaf: leaf.astype(self.dtype) if eqx.is_inexact_array(leaf) else leaf, (model, x))
+        full = model.initial_state(x)
+        u = self.relaxation(half[0].free_drift(half[1]), half[0].initial_state(half[1])).state
+        # Half precision reaches 65,504: a state that left it starts again from the beginning.
+        finite = jnp.isfinite(_tree.norm(u))
+        return _tree.where(finite, _tree.cast_like(u, full), full)
+
+
 class Trainer(eqx.Module):
     """Training by relaxation. `step` and `evaluate` are pure, to be jitted by the caller:
 
@@ -45,6 +69,8 @@ class Trainer(eqx.Module):
     estimator: AbstractEstimator
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     homeostasis: AbstractHomeostasis | None = None
+    coarse: CoarsePhase | None = None
+    """A half-precision beginning of the free phase."""
     keep_unsettled: bool = eqx.field(static=True, default=False)
     """Whether examples that did not settle take part in the gradient, as in the published schedule. Otherwise they
     are left out of the mean; they are counted either way, and one that diverged never takes part."""
@@ -166,7 +192,8 @@ class Trainer(eqx.Module):
         return eqx.filter_vmap(start)(x)
 
     def _relax(self, model: Model, x: Array) -> Solution:
-        return eqx.filter_vmap(lambda x: self.relaxation(model.free_drift(x), model.initial_state(x)))(x)
+        start = Model.initial_state if self.coarse is None else self.coarse
+        return eqx.filter_vmap(lambda x: self.relaxation(model.free_drift(x), start(model, x)))(x)
 
     def _judge(self, free: Solution, response: Response) -> tuple[Array, Array]:
         """Which examples settled in all phases, and which take part in the gradient."""

@@ -14,6 +14,7 @@ import eqprop
 from eqprop import Model, Trainer, TrainState
 from eqprop.data import Batches, Dataset, Preprocess
 from eqprop.readout import SquaredError
+from experiments.runtime import Placement
 
 
 class Task(NamedTuple):
@@ -27,6 +28,7 @@ class Task(NamedTuple):
     """From a seed, the state to start from."""
     target: Callable[[Array], Array]
     """From labels, what the loss sees: themselves, or smoothed vectors."""
+    placement: Placement
 
 
 def build(cfg: DictConfig) -> Task:
@@ -48,6 +50,7 @@ def build(cfg: DictConfig) -> Task:
         estimator=instantiate(cfg.estimator),
         optimiser=instantiate(cfg.optimiser)(model, schedule),
         homeostasis=None if cfg.homeostasis is None else instantiate(cfg.homeostasis),
+        coarse=None if cfg.coarse is None else instantiate(cfg.coarse),
         keep_unsettled=cfg.keep_unsettled,
     )
 
@@ -58,7 +61,8 @@ def build(cfg: DictConfig) -> Task:
     state = initial(cfg.seed)
     example = preprocess(dataset.test.images[: cfg.batch_size], key=None)
     labels = jax.numpy.asarray(dataset.test.labels[: cfg.batch_size])
-    task = Task(dataset, batches, preprocess, trainer, initial, _target(cfg))
+    placement = Placement(cfg.population, cfg.batch_size, cfg.runtime.devices)
+    task = Task(dataset, batches, preprocess, trainer, initial, _target(cfg), placement)
     # One abstract step finds every mismatch of shapes and every wrong combination at no cost.
     eqx.filter_eval_shape(trainer.step, state, (example, task.target(labels)))
     return task

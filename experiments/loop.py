@@ -37,20 +37,21 @@ class Programs:
     """The compiled programs of a run, over a population if there is one; compiled once each."""
 
     def __init__(self, cfg: DictConfig, task: Task):
-        trainer, preprocess = task.trainer, task.preprocess
+        trainer, preprocess, place = task.trainer, task.preprocess, task.placement
         self.population = cfg.population
 
         def advance(state: TrainState, sums: dict, images: Array, labels: Array, key: Array):
             batch = preprocess(images, key=key), task.target(labels)
             state, metrics = self._lift(trainer.step)(state, batch)
-            return state, jax.tree.map(jnp.add, sums, metrics)
+            return state, place.everywhere(jax.tree.map(jnp.add, sums, metrics))
 
         def evaluate(model: Model, images: Array, labels: Array):
-            return self._lift(trainer.evaluate)(model, (preprocess(images), labels))
+            return place.everywhere(self._lift(trainer.evaluate)(model, (preprocess(images), labels)))
 
         def align(model: Model, images: Array, labels: Array):
             key = jax.random.key(0)
-            return self._lift(lambda m, b: trainer.alignment(m, b, key=key))(model, (preprocess(images), labels))
+            aligned = self._lift(lambda m, b: trainer.alignment(m, b, key=key))(model, (preprocess(images), labels))
+            return place.everywhere(aligned)
 
         self.advance = eqx.filter_jit(advance, donate="none")
         self.evaluate = eqx.filter_jit(evaluate)
@@ -92,6 +93,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
         (state, sums), head = restored
         if head["records"]:
             _check_settled(cfg, head["records"][-1])
+    state, sums, zeros = (task.placement.state(state), *task.placement.state((sums, zeros)))
     if head["start"] is None:
         head["start"] = _diagnose(cfg, task, programs, state.model)
     batches = len(task.batches)
@@ -103,13 +105,14 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
 
     def save(best: bool = False) -> None:
         nonlocal saved
-        folder.save((state, sums), {**head, "seconds": time.monotonic() - clock}, best=best)
+        folder.save(task.placement.gather((state, sums)), {**head, "seconds": time.monotonic() - clock}, best=best)
         saved = time.monotonic()
 
     with interruptible() as request:
         for epoch in range(reached, cfg.epochs):
             for number, (images, labels) in enumerate(task.batches.epoch(epoch, start=first), start=first + 1):
                 key = batch_key(cfg.data.seed, epoch, number)
+                images, labels = task.placement.batch((images, labels))
                 state, sums = programs.advance(state, sums, images, labels, key)
                 head["position"] += 1
                 if progress.due():
@@ -142,6 +145,7 @@ def _evaluate(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> 
     split, size = task.dataset.test, min(cfg.evaluation.batch_size, len(task.dataset.test))
     parts, weights = [], []
     for images, labels in Batches(split, size, 0, shuffle=False).epoch(0):
+        images, labels = task.placement.batch((images, labels))
         parts.append({name: np.asarray(v) for name, v in programs.evaluate(model, images, labels).items()})
         weights.append(len(labels))
 
@@ -157,7 +161,8 @@ def _align(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dic
     if not isinstance(task.trainer.estimator, AbstractErrorEstimator):
         return {}
     split: Split = task.dataset.test[: cfg.evaluation.alignment_examples]
-    aligned = programs.align(model, np.asarray(split.images), split.labels.astype(np.int32))
+    batch = task.placement.batch((np.asarray(split.images), split.labels.astype(np.int32)))
+    aligned = programs.align(model, *batch)
     return {name: _plain(np.asarray(value)) for name, value in aligned.items()}
 
 

@@ -1,18 +1,93 @@
 """Precision, devices and signals: what a run asks of the machine."""
 
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from omegaconf import DictConfig
+
+T = TypeVar("T")
 
 
 def configure(cfg: DictConfig) -> None:
-    """Set the precision of this run. Both ways: a sweep's jobs share a process, and float64 must not leak from one into
-    the next."""
+    """Set the precision of this run, and join the other processes of a distributed one.
+
+    Both ways: a sweep's jobs share a process, and float64 must not leak from one into the next.
+    """
     jax.config.update("jax_enable_x64", bool(cfg.runtime.x64))
     jax.config.update("jax_default_matmul_precision", cfg.runtime.matmul_precision)
+    distributed = cfg.runtime.distributed
+    if distributed is not None and not jax.distributed.is_initialized():
+        # On SLURM, Open MPI and TPU pods JAX finds the other processes itself: distributed={}.
+        jax.distributed.initialize(**distributed)
+
+
+def is_writer() -> bool:
+    """Whether this process writes the run folder; the others of a distributed run only compute."""
+    return jax.process_index() == 0
+
+
+class Placement:
+    """Where arrays live: one mesh with the axes `population` and `data`, over all devices of all processes.
+
+    The compiler does the rest: nothing beneath it is ours. The axes are of type `Auto`, the only one in which the solvers
+    of diffrax run. Every process holds the same host arrays, and each device takes its part of them.
+    """
+
+    def __init__(self, population: int, batch_size: int, devices: int | None):
+        """**Raises:** `ValueError` if there are fewer devices, or they cannot share the batch evenly."""
+        available = jax.devices()
+        if devices is not None and not 1 <= devices <= len(available):
+            raise ValueError(f"runtime.devices is {devices}, but there are {len(available)}: {available[0].platform}.")
+        count = devices or len(available)
+        across = math.gcd(population, count)
+        if batch_size % (count // across):
+            raise ValueError(
+                f"A batch of {batch_size} does not divide among {count // across} devices. Choose another batch_size, "
+                "or fewer devices by runtime.devices."
+            )
+        self._lone = count == 1
+        self._population = population
+        self._data = count // across
+        if not self._lone:
+            shape = (across, self._data)
+            self._mesh = jax.make_mesh(
+                shape, ("population", "data"), axis_types=(AxisType.Auto,) * 2, devices=available[:count]
+            )
+
+    def state(self, tree: T) -> T:
+        """Members along the population's devices; a lone run on all of them."""
+        return self._put(tree, PartitionSpec("population") if self._population > 1 else PartitionSpec())
+
+    def batch(self, arrays: T) -> T:
+        """Examples along the data devices; a part of a batch that does not divide goes to all."""
+        divides = all(leaf.shape[0] % self._data == 0 for leaf in jax.tree.leaves(arrays))
+        return self._put(arrays, PartitionSpec("data") if divides else PartitionSpec())
+
+    def everywhere(self, tree: T) -> T:
+        """Inside a compiled program: results that every process may read."""
+        return tree if self._lone else jax.lax.with_sharding_constraint(tree, self._sharding(PartitionSpec()))
+
+    def gather(self, tree: T) -> T:
+        """A tree that every process may read, for a checkpoint."""
+        if self._lone or jax.process_count() == 1:
+            return tree
+        arrays, rest = eqx.partition(tree, eqx.is_array)
+        return eqx.combine(jax.jit(lambda a: a, out_shardings=self._sharding(PartitionSpec()))(arrays), rest)
+
+    def _put(self, tree: Any, spec: PartitionSpec) -> Any:
+        if self._lone:
+            return tree
+        arrays, rest = eqx.partition(tree, eqx.is_array_like)
+        return eqx.combine(jax.device_put(arrays, self._sharding(spec)), rest)
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(self._mesh, spec)
 
 
 class Interrupt:

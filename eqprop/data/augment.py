@@ -93,6 +93,7 @@ class Preprocess(eqx.Module):
     - `flatten`: return vectors.
     - `crop_padding`: zeros on each side for the random crop; 0 for none.
     - `flip`: mirror half the images.
+    - `noise`: standard deviation of Gaussian noise added to the normalised pixels; 0 for none.
     - `image_shape`: what the network was built for, `(H, W)` or `(H, W, C)`; checked if given.
     - `dtype`: of the result; it stays float32 in 64-bit JAX unless another is asked for.
     """
@@ -103,14 +104,15 @@ class Preprocess(eqx.Module):
     flatten: bool = eqx.field(default=False, static=True, kw_only=True)
     crop_padding: int = eqx.field(default=0, static=True, kw_only=True)
     flip: bool = eqx.field(default=False, static=True, kw_only=True)
+    noise: float = eqx.field(default=0.0, converter=float, static=True, kw_only=True)
     image_shape: tuple[int, ...] | None = eqx.field(default=None, converter=_shape, static=True, kw_only=True)
     dtype: str = eqx.field(default="float32", static=True, kw_only=True)
 
     def __check_init__(self):
         if self.maximum <= 0 or min(self.std) <= 0:
             raise ValueError(f"maximum={self.maximum} and std={self.std} must be positive")
-        if self.crop_padding < 0:
-            raise ValueError(f"crop_padding={self.crop_padding}; give 0 for no crop, or more")
+        if self.crop_padding < 0 or self.noise < 0:
+            raise ValueError(f"crop_padding={self.crop_padding}, noise={self.noise}; give 0 for none, or more")
 
     def __call__(
         self, images: Shaped[Array | np.ndarray, "n *image"], *, key: PRNGKeyArray | None = None
@@ -129,6 +131,10 @@ class Preprocess(eqx.Module):
         if key is not None and (self.crop_padding or self.flip):
             pixels = random_crop_flip(pixels, self.crop_padding, self.flip, key=key)
         result = normalise(pixels, self.mean, self.std, maximum=self.maximum, dtype=self.dtype)
+        if key is not None and self.noise:
+            # A key of its own, so that crops and mirrors do not depend on whether there is noise.
+            noise_key = jax.random.fold_in(key, 1)
+            result = result + self.noise * jax.random.normal(noise_key, result.shape, result.dtype)
         return result.reshape(len(result), -1) if self.flatten else result
 
 

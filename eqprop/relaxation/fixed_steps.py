@@ -16,7 +16,7 @@ class FixedSteps(AbstractRelaxation):
     """`u ← u + F(u)`, `num_steps` times, whatever the residual: the published schedule, and the only relaxation that
     returns its last state rather than its best. Differentiable in reverse, for backpropagation through time.
 
-    `tol` decides only what counts as settled.
+    `tol` decides only what counts as settled. No steps at all is a measurement of the state as it is.
     """
 
     num_steps: int
@@ -24,8 +24,8 @@ class FixedSteps(AbstractRelaxation):
     reverse_differentiable: ClassVar[bool] = True
 
     def __check_init__(self):
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; expected at least one step.")
+        if self.num_steps < 0:
+            raise ValueError(f"num_steps is {self.num_steps}; expected a number of steps, 0 or more.")
 
     def __call__(self, drift: Drift, u0: AnyState, *, key: PRNGKeyArray | None = None) -> Solution:
         del key
