@@ -7,7 +7,7 @@ DATASET ?= digits
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train audit test test-slow check format data bench-data clean
+.PHONY: help setup train digits audit test test-slow check format data bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ $(STAMP): pyproject.toml
 
 train: $(STAMP) ## Train; settings go in ARGS, as in: make train ARGS="homeostasis=none seed=1"
 	$(BIN)/python -m experiments.train $(ARGS)
+
+digits: $(STAMP) ## The default job with and without homeostasis, three seeds: table and figure under docs/
+	$(BIN)/python -m experiments.paper.digits
 
 audit: $(STAMP) ## Split the bias of a gradient estimate by its causes; ARGS as for train
 	$(BIN)/python -m experiments.audit $(ARGS)

@@ -4,6 +4,7 @@ A file is one line of JSON, then the leaves of a tree as Equinox serialises them
 name appears only when the file is whole, so a reader meets either the old file or the new one.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -41,9 +42,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OSError(
-            error.errno, f"{path} could not be written ({error.strerror}); what was there before is intact"
+            error.errno, f"{path} could not be written ({error.strerror or error}); what was there before is intact"
         ) from error
 
 
@@ -72,10 +74,13 @@ def load(path: Path, like: PyTree) -> tuple[PyTree, dict]:
     if hashlib.sha256(body).digest() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one it was written with")
     line, _, leaves = body.partition(b"\n")
+    stream = io.BytesIO(leaves)
     try:
-        tree = eqx.tree_deserialise_leaves(io.BytesIO(leaves), _without_keys(like))
-    except RuntimeError as error:
+        tree = eqx.tree_deserialise_leaves(stream, _without_keys(like))
+    except (RuntimeError, ValueError, EOFError) as error:
         raise DamagedCheckpoint(f"{path} holds another model: {error}") from error
+    if stream.read(1):
+        raise DamagedCheckpoint(f"{path} holds another model: it has more arrays than this one")
     return _with_keys(tree, like), json.loads(line)
 
 

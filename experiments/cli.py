@@ -3,12 +3,12 @@
 import difflib
 import itertools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,37 +24,46 @@ def check_overrides(arguments: list[str], config_name: str) -> None:
 
     **Raises:** `UsageError`.
     """
-    words = [word for word in arguments if not word.startswith("-")]
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.config_dir is not None:
+        return  # a folder of the user's own has groups that are not known here; Hydra checks them
     try:
-        overrides = OverridesParser.create().parse_overrides(words)
+        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
     except (HydraException, OverrideParseException) as error:
-        raise UsageError(str(error).splitlines()[0]) from error
+        raise UsageError(f"{str(error).splitlines()[0]}; expected key=value") from error
     choices = [override for override in overrides if _is_group(override)]
     for override in choices:
         _check_choice(override)
     # The keys that exist depend on the choices: compose with the first value of every swept choice.
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose(config_name, [f"{o.key_or_group}={next(_values(o))}" for o in choices])
+        cfg = compose(config_name, [f"{o.key_or_group}={_values(o)[0]}" for o in choices])
     for override in overrides:
         if override not in choices and not override.is_add() and not override.key_or_group.startswith("hydra"):
             _check_key(override.key_or_group, cfg)
 
 
 def _is_group(override: Override) -> bool:
-    return (CONFIGS / override.key_or_group).is_dir()
+    return (CONFIGS / override.key_or_group).is_dir() and not override.is_delete()
 
 
-def _values(override: Override) -> Iterator[str]:
+def _values(override: Override) -> list[str]:
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(_options(override.key_or_group))
     if override.is_sweep_override():
-        return iter([str(value) for value in override.sweep_string_iterator()])
-    return iter([str(override.value())])
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [str(value)]
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
 def _check_choice(override: Override) -> None:
-    options = sorted(path.stem for path in (CONFIGS / override.key_or_group).glob("*.yaml"))
-    for value in _values(override):
+    group = override.key_or_group
+    options, values = _options(group), _values(override)
+    for value in values or [override.get_value_element_as_str()]:
         if value not in [*options, "None", "null"]:
-            group = override.key_or_group
             raise UsageError(
                 f"{group}={value}: there is no such {group}; there are {', '.join(options)}.{_near(value, options)}"
             )
@@ -64,16 +73,20 @@ def _check_key(key: str, cfg: DictConfig) -> None:
     node = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
+        where = ".".join(parts[:depth])
+        if OmegaConf.is_list(node):
+            raise UsageError(f"{key}: {where} is a list; give it whole, as in {where}=[…].")
         if not OmegaConf.is_dict(node):
-            where = ".".join(parts[:depth])
             raise UsageError(
                 f"{key}: {where} has no settings of its own (it is {node!r}). Choose another {parts[0]} first."
             )
+        if not node:
+            raise UsageError(f"{key}: {where} is empty; add to it with +{key}=…")
         if part not in node:
             near = _near(part, [str(name) for name in node]) or _elsewhere(part, cfg)
-            where = ".".join(parts[:depth]) or "the configuration"
             raise UsageError(
-                f"{key}: {where} has no {part!r}; there are {', '.join(str(name) for name in node)}.{near}"
+                f"{key}: {where or 'the configuration'} has no {part!r}; "
+                f"there are {', '.join(str(name) for name in node)}.{near}"
             )
         node = node._get_node(part)
         if node is not None and not OmegaConf.is_config(node):

@@ -1,6 +1,7 @@
 """Figures from the records of runs: reading and drawing, no numerics."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,18 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Okabe and Ito's colours, told apart by colour-blind readers."""
 
 
-def learning_curve(folder: Path) -> Path:
-    """Draw `learning_curve.png` of a run: accuracy, alignment and asymmetry, settling, by epoch."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def learning_curve(folder: Path) -> Path | None:
+    """Draw `learning_curve.png` of a run: accuracy, alignment and asymmetry, settling, by epoch. Without matplotlib it
+    says so and returns `None`: a picture is not worth a run."""
+    # Without pyplot, which would change the backend of a notebook.
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("note: no learning_curve.png, as matplotlib is not installed: pip install matplotlib", file=sys.stderr)
+        return None
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.1), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.1), layout="constrained")
+    axes = figure.subplots(1, 3)
 
     def draw(axis, name: str, colour: str, label: str, style: str = "-", scale: float = 1.0) -> None:
         points = [(record["epoch"], scale * np.mean(record[name])) for record in records if name in record]
@@ -42,5 +46,4 @@ def learning_curve(folder: Path) -> Path:
             axis.legend(frameon=False, fontsize=8)
     path = folder / "learning_curve.png"
     figure.savefig(path, dpi=150)
-    plt.close(figure)
     return path

@@ -30,11 +30,11 @@ class Progress:
         """One finished epoch, on a line that stays."""
         pace = self._pace((epoch + 1) * self._batches)
         line = f"epoch {epoch + 1}/{self._epochs}  {_numbers(metrics)}  {pace}"
-        self._write(("\r" if self._live else "") + (line.ljust(159) if self._live else line) + "\n")
+        self.say(line)
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._write(("\r" if self._live else "") + line + "\n")
+        self._write("\r" + line.ljust(159) + "\n" if self._live else line + "\n")
 
     def _pace(self, done: int) -> str:
         elapsed, fresh = time.monotonic() - self._start, done - self._first

@@ -1,5 +1,6 @@
 """The run folder: configuration, environment, metrics, checkpoints, summary. It is named by its configuration."""
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
@@ -20,19 +21,25 @@ from experiments.checkpoint import DamagedCheckpoint, write_atomically
 
 SUMMARY = "summary.json"
 """Written last: a folder that has it is finished."""
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+STOPPED = "stopped.txt"
+"""Why a run ended without a summary; absent if it was killed."""
 
 _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "diffrax", "optax", "hydra-core", "numpy")
 
 
 class RunFolder:
-    """One run on disk. Every file in it is replaced whole or not at all."""
+    """One run on disk. Every file in it is replaced whole or not at all.
+
+    As a context it is locked, and an error that ends the context is noted in `stopped.txt`."""
 
     def __init__(self, cfg: DictConfig):
         """**Raises:** `ValueError` if the folder holds a run of another configuration, or is in use; `OSError` if it
         cannot be written."""
         self.settings = settings(cfg)
         self.hash = config_hash(cfg)
-        self.path = Path(cfg.run.dir or Path(cfg.run.root) / f"{cfg.run.name}-{self.hash}")
+        self.path = run_path(cfg)
         self.checkpoints = self.path / "checkpoints"
         self._keep = cfg.run.keep
         try:
@@ -48,9 +55,25 @@ class RunFolder:
             raise ValueError(
                 f"Another process is running in {self.path}; wait for it or choose another run.dir."
             ) from error
-        if cfg.run.overwrite:
-            self._clear()
-        self._check_same_run()
+        try:
+            if cfg.run.overwrite:
+                self._clear()
+            self._check_same_run()
+        except BaseException:
+            self.close()
+            raise
+        for partial in [*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")]:
+            partial.unlink(missing_ok=True)  # of a writer that was killed
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        del kind, trace
+        with contextlib.suppress(OSError):  # the disk may be what stopped it
+            if isinstance(error, Exception):
+                self.write_text(STOPPED, f"{type(error).__name__}: {error}\n")
+        self.close()
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -59,12 +82,12 @@ class RunFolder:
     @property
     def summary(self) -> dict | None:
         """The summary of a finished run."""
-        path = self.path / SUMMARY
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_summary(self.path)
 
     def begin(self, environment: dict) -> None:
         """Write what the run is and where it runs."""
-        self.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.settings)))
+        (self.path / STOPPED).unlink(missing_ok=True)
+        self.write_text(CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.settings)))
         self.write_json("environment.json", environment)
 
     def write_json(self, name: str, content: Any) -> None:
@@ -77,7 +100,7 @@ class RunFolder:
 
     def write_metrics(self, records: list[dict]) -> None:
         """Write `metrics.jsonl`, one line an epoch."""
-        self.write_text("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+        self.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in records))
 
     def save(self, tree: PyTree, header: dict, *, best: bool) -> None:
         """Save a checkpoint, and drop the oldest beyond `run.keep`."""
@@ -92,7 +115,10 @@ class RunFolder:
         """The newest checkpoint that is whole, or `None`. A damaged one is reported and passed over."""
         for path in reversed(self._saved()):
             try:
-                return checkpoint.load(path, like)
+                tree, header = checkpoint.load(path, like)
+                if header.get("config_hash") != self.hash:
+                    raise DamagedCheckpoint(f"{path} is of another configuration")
+                return tree, header
             except DamagedCheckpoint as error:
                 print(f"warning: {error}; trying the one before it", file=sys.stderr)
         return None
@@ -101,12 +127,13 @@ class RunFolder:
         return sorted(self.checkpoints.glob("step-*.eqx"))
 
     def _clear(self) -> None:
-        names = [SUMMARY, "config.yaml", "metrics.jsonl"]
-        for path in [*(self.path / name for name in names), *self.checkpoints.glob("*.eqx")]:
+        names = [SUMMARY, STOPPED, METRICS, "learning_curve.png", CONFIG]
+        # The configuration goes last: while a checkpoint is there, it says of what.
+        for path in [*self.checkpoints.glob("*.eqx"), *(self.path / name for name in names)]:
             path.unlink(missing_ok=True)
 
     def _check_same_run(self) -> None:
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         if not path.exists():
             return
         theirs = OmegaConf.to_container(OmegaConf.load(path))
@@ -117,6 +144,27 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration (it differs in {', '.join(differ[:5])}). "
                 "Choose another run.dir, or run.overwrite=true to start again there."
             )
+
+
+def run_path(cfg: DictConfig) -> Path:
+    """The folder of a run: `run.dir`, or one named by the configuration."""
+    return Path(cfg.run.dir or Path(cfg.run.root) / f"{cfg.run.name}-{config_hash(cfg)}")
+
+
+def read_summary(path: Path) -> dict | None:
+    """The summary of a finished run, `None` of another."""
+    try:
+        return json.loads((path / SUMMARY).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def finished(cfg: DictConfig) -> dict | None:
+    """The summary, if this very run is finished and shall not start again: no data need be read to know it."""
+    path = run_path(cfg)
+    if cfg.run.overwrite or not (path / SUMMARY).exists() or not (path / CONFIG).exists():
+        return None
+    return read_summary(path) if OmegaConf.to_container(OmegaConf.load(path / CONFIG)) == settings(cfg) else None
 
 
 def settings(cfg: DictConfig) -> dict:
