@@ -16,7 +16,7 @@ from eqprop.estimator.asymmetric import skew_map
 from eqprop.estimator.finite_nudge import FiniteNudge
 from eqprop.estimator.linear_response import RecurrentBackprop, TangentResponse, relax_tangent
 from eqprop.readout import Model, Target
-from eqprop.relaxation import AbstractRelaxation, Picard
+from eqprop.relaxation import AbstractRelaxation, until_rounding
 
 
 class Audit(eqx.Module):
@@ -125,7 +125,7 @@ def _audit_one(
     num_points: int,
 ) -> Audit:
     drift, u0 = model.free_drift(x), model.initial_state(x)
-    settle = reference or _until_rounding(u0)
+    settle = reference or until_rounding(u0)
     free = settle(drift, u0)
     u = free.state
     s, to_rates = jax.linearize(model.network.rates, u)
@@ -167,11 +167,6 @@ def _audit_one(
         convergence_radius=_convergence_radius(coefficients, radius),
         settled=jnp.all(jnp.stack([result == RESULTS.successful for result in results])),
     )
-
-
-def _until_rounding(u0: AnyState) -> Picard:
-    dtype = jax.tree.leaves(u0)[0].dtype
-    return Picard(tol=30 * float(jnp.finfo(dtype).eps) * math.sqrt(_tree.size(u0)), max_steps=20_000, damping=0.5)
 
 
 def _sample_circle(

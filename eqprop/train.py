@@ -12,7 +12,7 @@ from eqprop._tree import AnyState
 from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, RecurrentBackprop, Response
 from eqprop.homeostasis import AbstractHomeostasis
 from eqprop.readout import Model
-from eqprop.relaxation import AbstractRelaxation
+from eqprop.relaxation import AbstractRelaxation, until_rounding
 
 Batch = tuple[Float[Array, "batch ..."], Array]
 """Inputs, and targets: class numbers `(batch,)` or vectors `(batch, classes)`."""
@@ -148,34 +148,34 @@ class Trainer(eqx.Module):
             **metrics.residual_quantiles(free.residual),
         }
 
-    def alignment(
-        self, model: Model, batch: Batch, *, key: PRNGKeyArray, reference: AbstractErrorEstimator | None = None
-    ) -> Metrics:
+    def alignment(self, model: Model, batch: Batch, *, key: PRNGKeyArray) -> Metrics:
         """Cosine of the estimator's error vectors to the true ones, for each layer and over the hidden layers, averaged
-        over the examples that settled; and the functional asymmetry of the network.
+        over the examples that take part in the gradient; and the functional asymmetry of the network.
 
-        **Arguments:** `reference`, by default `RecurrentBackprop` with the relaxation of the free phase.
+        The truth is recurrent backpropagation at the fixed point, both relaxed until rounding whatever this trainer's
+        own relaxations are; an example that has no such fixed point within reach is left out.
 
         **Raises:** `ValueError` if the estimator has no error vectors.
         """
         if not isinstance(self.estimator, AbstractErrorEstimator):
             raise ValueError(f"{type(self.estimator).__name__} estimates no error vector to compare.")
-        estimator, reference = self.estimator, reference or RecurrentBackprop(relaxation=self.relaxation)
         x, y = batch
         free = self.free_phase(model, x)
-        settled_free = self._relax(model, x)
 
-        def compare(x: Array, y: Array, free: Solution, settled: Solution, key: PRNGKeyArray):
-            estimate = estimator.respond(model, x, y, free, key=key)
-            true = reference.respond(model, x, y, settled, key=key)
-            cosines = metrics.layer_cosines(estimate.payload, true.payload, model.readout.layer)
-            fine = [r == RESULTS.successful for r in (settled.result, estimate.result, true.result)]
-            return cosines, fine[0] & fine[1] & fine[2]
+        def compare(x: Array, y: Array, free: Solution, key: PRNGKeyArray):
+            response = self.estimator.respond(model, x, y, free, key=key)
+            settle = until_rounding(free.state)
+            settled = settle(model.free_drift(x), free.state)
+            true = RecurrentBackprop(relaxation=settle).respond(model, x, y, settled, key=key)
+            known = (settled.result == RESULTS.successful) & (true.result == RESULTS.successful)
+            cosines = metrics.layer_cosines(response.payload, true.payload, model.readout.layer)
+            return cosines, response, known, settled.state
 
         keys = jax.random.split(key, x.shape[0])
-        cosines, usable = eqx.filter_vmap(compare)(x, y, free, settled_free, keys)
+        cosines, response, known, states = eqx.filter_vmap(compare)(x, y, free, keys)
+        usable = known & self._judge(free, response)[1]
         averages = {f"cosine_{name}": _mean(values, usable) for name, values in cosines.items()}
-        first = jax.tree.map(lambda leaf: leaf[0], settled_free.state)
+        first = jax.tree.map(lambda leaf: leaf[0], states)
         asymmetry = metrics.functional_asymmetry(model.network, first, key=key)
         return {**averages, "functional_asymmetry": asymmetry}
 

@@ -36,7 +36,7 @@ def check_overrides(arguments: list[str], config_name: str) -> None:
         _check_choice(override)
     # The keys that exist depend on the choices: compose with the first value of every swept choice.
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose(config_name, [f"{o.key_or_group}={_values(o)[0]}" for o in choices])
+        cfg = compose(config_name, [f"{o.get_key_element()}={_values(o)[0]}" for o in choices])
     for override in overrides:
         if override not in choices and not override.is_add() and not override.key_or_group.startswith("hydra"):
             _check_key(override.key_or_group, cfg)

@@ -35,8 +35,8 @@ def is_writer() -> bool:
 class Placement:
     """Where arrays live: one mesh with the axes `population` and `data`, over all devices of all processes.
 
-    The compiler does the rest: nothing beneath it is ours. The axes are of type `Auto`, the only one in which the solvers
-    of diffrax run. Every process holds the same host arrays, and each device takes its part of them.
+    The compiler does the rest: nothing beneath it is ours. The axes are of type `Auto`, the only one in which the
+    solvers of diffrax run. Every process holds the same host arrays, and each device takes its part of them.
     """
 
     def __init__(self, population: int, batch_size: int, devices: int | None):

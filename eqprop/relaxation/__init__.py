@@ -7,5 +7,5 @@ from eqprop.relaxation.base import (
 )
 from eqprop.relaxation.fixed_steps import FixedSteps as FixedSteps
 from eqprop.relaxation.flow import Flow as Flow
-from eqprop.relaxation.picard import Picard as Picard
+from eqprop.relaxation.picard import Picard as Picard, until_rounding as until_rounding
 from eqprop.relaxation.sweep import Sweep as Sweep

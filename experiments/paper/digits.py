@@ -63,8 +63,8 @@ def table() -> str:
         rows.append(f"| digits | {title} | " + " | ".join(cells) + " |")
     where = load("exact", "environment.json")[0]
     notes = (
-        f"Mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}; 359 test images, so that one image is 0.28 "
-        f"points; {load('exact', 'summary.json')[0]['epochs']} epochs, the last one counts. {where['precision']}, "
+        f"Mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}; 359 test images, so that one image is "
+        f"0.28 points; {load('exact', 'summary.json')[0]['epochs']} epochs, the last one counts. {where['precision']}, "
         f"{where['devices'][0]}, {where['cores']} cores, commit {where['commit'][:10]}. Unsettled: share of training "
         "examples whose free or nudged phase missed its tolerance. Made by `make digits`; each run's configuration and "
         "records lie beside this file."
