@@ -59,7 +59,8 @@ def _sum_of_squares(x: Inexact[Array, "..."]) -> Float[Array, ""]:
     if jnp.iscomplexobj(x):
         return jnp.sum(x.real**2 + x.imag**2)
     # Squares of half-precision numbers overflow long before their norm does.
-    return jnp.sum(x.astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2)
+    wide = x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
+    return jnp.sum(wide**2)
 
 
 def zeros_like(a: AnyState) -> AnyState:

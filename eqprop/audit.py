@@ -150,8 +150,7 @@ def _audit_one(
     radius = jnp.max(jnp.abs(estimator.stencil.nodes)).astype(jax.tree.leaves(u)[0].dtype)
     circle, samples = _sample_circle(model, x, y, u, settle, radius, num_points)
     coefficients = _taylor_magnitudes(samples)
-    phases = jnp.exp(-2j * math.pi * jnp.arange(num_points) / num_points)
-    delta = jax.tree.map(lambda v: jnp.tensordot(phases.astype(v.dtype), v, 1) / num_points, samples)
+    delta = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[1] / num_points, samples)
     leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
 
     scale = _tree.norm(true.delta)

@@ -10,9 +10,10 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,11 +31,11 @@ _PACKAGES = ("eqprop", "jax", "jaxlib", "equinox", "diffrax", "optax", "hydra-co
 
 
 class RunFolder:
-    """One run on disk. Every file in it is replaced whole or not at all.
+    """One run on disk. Every file in it is replaced whole or not at all. Of several processes of one run, one writes.
 
-    As a context it is locked, and an error that ends the context is noted in `stopped.txt`."""
+    It is locked until it is closed. As a context it notes an error that ends it in `stopped.txt`."""
 
-    def __init__(self, cfg: DictConfig):
+    def __init__(self, cfg: DictConfig, *, writer: bool = True):
         """**Raises:** `ValueError` if the folder holds a run of another configuration, or is in use; `OSError` if it
         cannot be written."""
         self.settings = settings(cfg)
@@ -42,6 +43,14 @@ class RunFolder:
         self.path = run_path(cfg)
         self.checkpoints = self.path / "checkpoints"
         self._keep = cfg.run.keep
+        self._writer = writer
+        self._lock: TextIO | None = None
+        if writer:
+            self._open(cfg.run.overwrite)
+        if jax.process_count() > 1:  # the others read what the writer left
+            multihost_utils.sync_global_devices("run folder")
+
+    def _open(self, overwrite: bool) -> None:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "w")
@@ -56,7 +65,7 @@ class RunFolder:
                 f"Another process is running in {self.path}; wait for it or choose another run.dir."
             ) from error
         try:
-            if cfg.run.overwrite:
+            if overwrite:
                 self._clear()
             self._check_same_run()
         except BaseException:
@@ -77,7 +86,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process use the folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def summary(self) -> dict | None:
@@ -86,7 +96,8 @@ class RunFolder:
 
     def begin(self, environment: dict) -> None:
         """Write what the run is and where it runs."""
-        (self.path / STOPPED).unlink(missing_ok=True)
+        if self._writer:
+            (self.path / STOPPED).unlink(missing_ok=True)
         self.write_text(CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.settings)))
         self.write_json("environment.json", environment)
 
@@ -96,7 +107,8 @@ class RunFolder:
 
     def write_text(self, name: str, content: str) -> None:
         """Write a text file."""
-        write_atomically(self.path / name, lambda file: file.write(content.encode()))
+        if self._writer:
+            write_atomically(self.path / name, lambda file: file.write(content.encode()))
 
     def write_metrics(self, records: list[dict]) -> None:
         """Write `metrics.jsonl`, one line an epoch."""
@@ -104,6 +116,8 @@ class RunFolder:
 
     def save(self, tree: PyTree, header: dict, *, best: bool) -> None:
         """Save a checkpoint, and drop the oldest beyond `run.keep`."""
+        if not self._writer:
+            return
         steps = f"step-{header['position']:09d}.eqx"
         checkpoint.save(self.checkpoints / steps, tree, {**header, "config_hash": self.hash})
         if best:
@@ -138,7 +152,7 @@ class RunFolder:
             return
         theirs = OmegaConf.to_container(OmegaConf.load(path))
         if theirs != self.settings:
-            ours, other = _flat(self.settings), _flat(theirs)
+            ours, other = flatten(self.settings), flatten(theirs)
             differ = sorted(name for name in ours.keys() | other.keys() if ours.get(name) != other.get(name))
             raise ValueError(
                 f"{self.path} holds a run of another configuration (it differs in {', '.join(differ[:5])}). "
@@ -180,6 +194,14 @@ def config_hash(cfg: DictConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    parts = ((f"{prefix}.{name}" if prefix else str(name), sub) for name, sub in tree.items())
+    return {name: value for path, sub in parts for name, value in flatten(sub, path).items()}
+
+
 def environment(cfg: DictConfig, checksums: dict[str, str]) -> dict:
     """Versions, devices, precision, commit and data checksums: the provenance of a number."""
     return {
@@ -212,11 +234,3 @@ def _commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from omegaconf import DictConfig
 
@@ -84,7 +85,17 @@ class Placement:
         if self._lone:
             return tree
         arrays, rest = eqx.partition(tree, eqx.is_array_like)
-        return eqx.combine(jax.device_put(arrays, self._sharding(spec)), rest)
+        if jax.process_count() == 1:
+            return eqx.combine(jax.device_put(arrays, self._sharding(spec)), rest)
+        return eqx.combine(jax.tree.map(lambda leaf: self._put_own(leaf, spec), arrays), rest)
+
+    def _put_own(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
+        """One array over several processes: each puts its own part of what all of them hold."""
+        if eqx.is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = self._put_own(jax.random.key_data(leaf), spec)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, self._sharding(spec), lambda index: whole[index])
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(self._mesh, spec)

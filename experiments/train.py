@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     runtime.configure(cfg)
     task = build(cfg)
-    folder = record.RunFolder(cfg)
+    folder = record.RunFolder(cfg, writer=runtime.is_writer())
     try:
         summary = folder.summary
         if summary is not None:
@@ -39,7 +39,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         else:
             print(f"{folder.path}")
             summary = train(cfg, task, folder)
-            figures.learning_curve(folder.path)
+            if runtime.is_writer():
+                figures.learning_curve(folder.path)
             folder.write_json(record.SUMMARY, summary)
         print(table(summary))
         return summary
