@@ -30,12 +30,17 @@ def layer_cosines(estimate: AnyState, reference: AnyState, readout_layer: str) -
     return cosines
 
 
+def reciprocal_pairs(network: AbstractNetwork) -> list[tuple[Array, Array]]:
+    """Forward kernels with their feedback partners, in one orientation; none for a network of another kind."""
+    return network.reciprocal_pairs() if isinstance(network, (DenseNetwork, ConvNetwork)) else []
+
+
 def weight_angle(network: AbstractNetwork) -> Scalar:
     """Degrees between all forward kernels that have a feedback partner and their partners, pooled.
 
     **Raises:** `ValueError` for a network without reciprocal pairs of kernels.
     """
-    pairs = network.reciprocal_pairs() if isinstance(network, (DenseNetwork, ConvNetwork)) else []
+    pairs = reciprocal_pairs(network)
     if not pairs:
         raise ValueError(f"{type(network).__name__} has no reciprocal pairs of kernels to compare.")
     forward, feedback = [list(kernels) for kernels in zip(*pairs, strict=True)]

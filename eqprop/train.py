@@ -150,7 +150,8 @@ class Trainer(eqx.Module):
 
     def alignment(self, model: Model, batch: Batch, *, key: PRNGKeyArray) -> Metrics:
         """Cosine of the estimator's error vectors to the true ones, for each layer and over the hidden layers, averaged
-        over the examples that take part in the gradient; and the functional asymmetry of the network.
+        over the examples that take part in the gradient; and the functional asymmetry of the network, with its weight
+        angle in degrees if it has reciprocal pairs of kernels.
 
         The truth is recurrent backpropagation at the fixed point, both relaxed until rounding whatever this trainer's
         own relaxations are; an example that has no such fixed point within reach is left out.
@@ -176,8 +177,10 @@ class Trainer(eqx.Module):
         usable = known & self._judge(free, response)[1]
         averages = {f"cosine_{name}": _mean(values, usable) for name, values in cosines.items()}
         first = jax.tree.map(lambda leaf: leaf[0], states)
-        asymmetry = metrics.functional_asymmetry(model.network, first, key=key)
-        return {**averages, "functional_asymmetry": asymmetry}
+        averages["functional_asymmetry"] = metrics.functional_asymmetry(model.network, first, key=key)
+        if metrics.reciprocal_pairs(model.network):
+            averages["weight_angle"] = metrics.weight_angle(model.network)
+        return averages
 
     def free_phase(self, model: Model, x: Float[Array, "batch ..."]) -> Solution:
         """The free phase of a batch; for an estimator that needs none, only where to start."""

@@ -4,13 +4,14 @@ import difflib
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -35,11 +36,16 @@ def check_overrides(arguments: list[str], config_name: str) -> None:
     for override in choices:
         _check_choice(override)
     # The keys that exist depend on the choices: compose with the first value of every swept choice.
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose(config_name, [f"{o.get_key_element()}={_values(o)[0]}" for o in choices])
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = compose(config_name, [f"{o.get_key_element()}={_values(o)[0]}" for o in choices])
+    except HydraException as error:
+        raise UsageError(str(error)) from error
     for override in overrides:
         if override not in choices and not override.is_add() and not override.key_or_group.startswith("hydra"):
-            _check_key(override.key_or_group, cfg)
+            default = _check_key(override.key_or_group, cfg)
+            if not override.is_delete():
+                _check_kind(override, default)
 
 
 def _is_group(override: Override) -> bool:
@@ -62,14 +68,15 @@ def _options(group: str) -> list[str]:
 def _check_choice(override: Override) -> None:
     group = override.key_or_group
     options, values = _options(group), _values(override)
-    for value in values or [override.get_value_element_as_str()]:
+    for value in values or [(override.input_line or "").partition("=")[2]]:
         if value not in [*options, "None", "null"]:
             raise UsageError(
                 f"{group}={value}: there is no such {group}; there are {', '.join(options)}.{_near(value, options)}"
             )
 
 
-def _check_key(key: str, cfg: DictConfig) -> None:
+def _check_key(key: str, cfg: DictConfig) -> Any:
+    """What the key has now."""
     node = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -93,6 +100,20 @@ def _check_key(key: str, cfg: DictConfig) -> None:
             node = node._value()
         if isinstance(node, str) and node.startswith("${"):
             node = OmegaConf.select(cfg, ".".join(parts[: depth + 1]))
+    return node
+
+
+_KINDS = ((bool, "true or false"), ((int, float), "a number"), (ListConfig, "a list, as in [1,2]"))
+
+
+def _check_kind(override: Override, default: Any) -> None:
+    """Words in the place of numbers, and the like."""
+    value = override.value()
+    expected = next((words for kinds, words in _KINDS if isinstance(default, kinds)), None)
+    for given in value.list if isinstance(value, ChoiceSweep) else [value]:
+        given = getattr(given, "text", given)  # of a quoted string
+        if isinstance(given, str) and expected is not None and not given.startswith("${"):
+            raise UsageError(f"{override.key_or_group}={given}: expected {expected}; it is {default} by default.")
 
 
 def _near(word: str, options: list[str]) -> str:

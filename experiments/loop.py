@@ -83,25 +83,25 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
 
     **Raises:** `Unsettled` past `max_unsettled`; `Interrupted` after SIGTERM or SIGUSR1, when all is saved.
     """
+    began = saved = time.monotonic()
     programs = Programs(cfg, task)
     folder.begin(environment(cfg, task.dataset.checksums))
     state = programs.initial(cfg.seed)
     sums = zeros = programs.zeros(state, next(task.batches.epoch(0)))
-    head: dict[str, Any] = {"position": 0, "records": [], "seconds": 0.0, "start": None, "best": -1.0}
+    head: dict[str, Any] = {"position": 0, "records": [], "seconds": 0.0, "best": -1.0}
     restored = folder.restore((state, sums))
     if restored is not None:
         (state, sums), head = restored
-        if head["records"]:
-            _check_settled(cfg, head["records"][-1])
+        _check_settled(cfg, head["records"][-1])
     state, sums, zeros = (task.placement.state(state), *task.placement.state((sums, zeros)))
-    if head["start"] is None:
-        head["start"] = _diagnose(cfg, task, programs, state.model)
+    if not head["records"]:
+        head["records"].append({"epoch": 0, **_diagnose(cfg, task, programs, state.model)})
     batches = len(task.batches)
     reached, first = divmod(head["position"], batches)
     progress = Progress(cfg.epochs, batches, cfg.batch_size * cfg.population, done=head["position"])
     if restored is not None:
         progress.say(f"resuming {folder.path} at epoch {reached + 1}, batch {first + 1}")
-    clock, saved = time.monotonic() - head["seconds"], time.monotonic()
+    clock = began - head["seconds"]
 
     def save(best: bool = False) -> None:
         nonlocal saved
@@ -125,8 +125,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
                     raise _interrupted(request.signal, folder)
             record = {"epoch": epoch + 1, **_members(sums, batches), "seconds": time.monotonic() - clock}
             if (epoch + 1) % cfg.evaluation.every == 0 or epoch + 1 == cfg.epochs:
-                record.update(_evaluate(cfg, task, programs, state.model))
-                record.update(_align(cfg, task, programs, state.model))
+                record.update(_diagnose(cfg, task, programs, state.model))
             head["records"].append(record)
             folder.write_metrics(head["records"])
             progress.epoch(epoch, {name: float(np.mean(value)) for name, value in record.items()})
@@ -167,11 +166,12 @@ def _align(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dic
 
 
 def _diagnose(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dict[str, Any]:
+    """All that is measured on test images."""
     return {**_evaluate(cfg, task, programs, model), **_align(cfg, task, programs, model)}
 
 
 def _summary(cfg: DictConfig, task: Task, head: dict[str, Any], seconds: float) -> dict[str, Any]:
-    records, start = head["records"], head["start"]
+    start, *records = head["records"]
     last = records[-1]
     summary: dict[str, Any] = {
         "data": task.dataset.name,
@@ -197,7 +197,7 @@ def _summary(cfg: DictConfig, task: Task, head: dict[str, Any], seconds: float) 
 
 
 def _check_settled(cfg: DictConfig, record: dict[str, Any]) -> None:
-    fraction = float(np.max(record["unsettled_fraction"]))
+    fraction = float(np.max(record.get("unsettled_fraction", 0.0)))
     if fraction > cfg.max_unsettled:
         raise Unsettled(
             f"In epoch {record['epoch']}, {fraction:.1%} of the examples did not settle; max_unsettled allows "

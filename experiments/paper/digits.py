@@ -87,11 +87,11 @@ def figure(path: Path) -> None:
     ):
         for kind, colour, style, name in (("exact", BLUE, "-", "with"), ("none", ORANGE, "--", "without")):
             curves = [[factor * record[key] for record in run] for run in load(kind, "metrics.jsonl")]
-            epochs = range(1, len(curves[0]) + 1)
+            epochs = range(len(curves[0]))
             means, low, high = zip(*((fmean(v), min(v), max(v)) for v in zip(*curves, strict=True)), strict=True)
             axis.plot(epochs, means, style, color=colour, label=f"{name} homeostasis")
             axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.set(xlabel="epoch", ylabel=label, xticks=range(0, len(curves[0]) + 1, 5))
+        axis.set(xlabel="epoch", ylabel=label, xticks=range(0, len(curves[0]), 5))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, loc="lower right")
