@@ -7,7 +7,7 @@ DATASET ?= digits
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train digits audit test test-slow check format data bench-data clean
+.PHONY: help setup train digits audit collect test test-slow check format data bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,10 +41,16 @@ check: $(STAMP) ## Lint, format check, types
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+collect: $(STAMP) ## Gather run folders into a table: make collect ARGS="outputs --by estimator"
+	$(BIN)/python -m experiments.collect $(or $(ARGS),outputs)
+
 data: $(STAMP) ## Fetch and verify a data set: make data DATASET=cifar10 [ROOT=folder]
 	$(BIN)/python -m experiments.data $(DATASET) $(if $(ROOT),--root "$(ROOT)")
 
-bench-data: $(STAMP) ## Measure the throughput of batches and augmentation
+bench-collect: $(STAMP) ## Gather run folders into a table: make collect ARGS="outputs --by estimator"
+	$(BIN)/python -m experiments.collect $(or $(ARGS),outputs)
+
+data: $(STAMP) ## Measure the throughput of batches and augmentation
 	$(BIN)/python -m experiments.bench_data
 
 clean: ## Remove the environment and caches, not the results

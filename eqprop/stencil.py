@@ -92,9 +92,10 @@ def cauchy(radius: float, num_points: int) -> Stencil:
     counts = [1.0] * len(halves) + [2.0] * len(interior)
     weights = [count / (num_points * phase) for count, phase in zip(counts, phases, strict=True)]
     dtype = complex if interior else float
+    scale = jnp.asarray(radius, float).astype(dtype)  # a traced radius or a NumPy number serves as well
     return Stencil(
-        nodes=radius * jnp.asarray(phases, dtype),
-        weights=jnp.asarray(weights, dtype) / radius,
+        nodes=scale * jnp.asarray(phases, dtype),
+        weights=jnp.asarray(weights, dtype) / scale,
         num_real=len(halves),
         num_points=num_points,
     )

@@ -1,18 +1,20 @@
 """A configuration made into objects: data, models, trainer. What is wrong with it is said here, before any training."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import hydra.errors
 import hydra.utils
 import jax
 import numpy as np
 from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
-import eqprop
 from eqprop import Model, Trainer, TrainState
 from eqprop.data import Batches, Dataset, Preprocess
+from eqprop.network import as_network
 from eqprop.readout import SquaredError
 from experiments.runtime import Placement
 
@@ -81,7 +83,7 @@ def instantiate(node: DictConfig) -> Any:
 
 def _model(cfg: DictConfig, key: Array) -> Model:
     network_key, readout_key = jax.random.split(jax.random.fold_in(key, 1))
-    network = eqprop.network.as_network(instantiate(cfg.network)(key=network_key))
+    network = as_network(instantiate(cfg.network)(key=network_key))
     readout = instantiate(cfg.readout)
     if not isinstance(readout, SquaredError):
         shapes = jax.eval_shape(network.embed, jax.ShapeDtypeStruct(_input_shape(cfg), np.float32))
@@ -109,14 +111,13 @@ def _target(cfg: DictConfig) -> Callable[[Array], Array]:
 
 
 def _check_numbers(cfg: DictConfig) -> None:
-    checks = {
-        "epochs": (cfg.epochs, cfg.epochs >= 1, "at least 1"),
-        "population": (cfg.population, cfg.population >= 1, "at least 1"),
-        "batch_size": (cfg.batch_size, cfg.batch_size >= 1, "at least 1"),
-        "label_smoothing": (cfg.label_smoothing, 0 <= cfg.label_smoothing < 1, "from 0 to below 1"),
-        "max_unsettled": (cfg.max_unsettled, 0 <= cfg.max_unsettled <= 1, "from 0 to 1"),
-        "seed": (cfg.seed, cfg.seed >= 0, "at least 0"),
-    }
-    for name, (given, fine, expected) in checks.items():
-        if not fine:
-            raise ValueError(f"{name} is {given}; expected {expected}.")
+    whole = {"epochs": 1, "population": 1, "batch_size": 1, "seed": 0}
+    whole |= {"evaluation.batch_size": 1, "evaluation.every": 1, "evaluation.alignment_examples": 1, "run.keep": 1}
+    for name, least in whole.items():
+        given = OmegaConf.select(cfg, name)
+        if type(given) is not int or given < least:
+            raise ValueError(f"{name} is {given}; expected a whole number of at least {least}.")
+    for name, below in {"label_smoothing": 1.0, "max_unsettled": math.nextafter(1.0, 2.0)}.items():
+        given = cfg[name]
+        if not isinstance(given, (int, float)) or not 0 <= given < below:
+            raise ValueError(f"{name} is {given}; expected a number from 0 to {'below ' * (below == 1.0)}1.")

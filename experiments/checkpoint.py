@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 _DIGEST = hashlib.sha256().digest_size
@@ -85,7 +86,7 @@ def load(path: Path, like: PyTree) -> tuple[PyTree, dict]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return eqx.is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _without_keys(tree: PyTree) -> PyTree:

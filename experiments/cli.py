@@ -77,7 +77,7 @@ def _check_choice(override: Override) -> None:
 
 def _check_key(key: str, cfg: DictConfig) -> Any:
     """What the key has now."""
-    node = cfg
+    node: Any = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
         where = ".".join(parts[:depth])
@@ -95,7 +95,7 @@ def _check_key(key: str, cfg: DictConfig) -> Any:
                 f"{key}: {where or 'the configuration'} has no {part!r}; "
                 f"there are {', '.join(str(name) for name in node)}.{near}"
             )
-        node = node._get_node(part)
+        node = node._get_node(part)  # pyright: ignore[reportAttributeAccessIssue]
         if node is not None and not OmegaConf.is_config(node):
             node = node._value()
         if isinstance(node, str) and node.startswith("${"):

@@ -109,7 +109,9 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folders", nargs="+", help="where to look for run folders, at any depth")
-    parser.add_argument("--by", nargs="+", metavar="KEY", help="configuration keys of the rows; default: all that differ")
+    parser.add_argument(
+        "--by", nargs="+", metavar="KEY", help="configuration keys of the rows; default: all that differ"
+    )
     parser.add_argument("--format", choices=["md", "csv", "parquet"], default="md")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: the standard output")
     options = parser.parse_args(arguments)
@@ -181,7 +183,8 @@ def _rows(path: Path) -> list[Row]:
 
 def _unfinished(path: Path, config: Row) -> tuple[str, str]:
     metrics = path / METRICS
-    epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    epochs = json.loads(lines[-1])["epoch"] if lines else 0
     reached = f"{epochs} of {config.get('epochs')} epochs done"
     if _locked(path / ".lock"):
         return "running", reached

@@ -1,6 +1,6 @@
 """Loggers besides the files: TensorBoard, Weights & Biases, MLflow. Each is imported only when it is asked for.
 
-A logger has two methods, `log(step, metrics)` after every epoch and `close()`. A run that resumes goes on in the same log.
+A logger has two methods: `log(step, metrics)` after every epoch, and `close()`. A resumed run goes on in the same log.
 """
 
 import importlib

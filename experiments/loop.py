@@ -1,5 +1,6 @@
 """The training loop: epochs of jitted steps, evaluation, checkpoints, a summary."""
 
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from eqprop import AbstractErrorEstimator, Model, TrainState
 from eqprop.data import Batches, Split, batch_key
 from experiments.build import Task
+from experiments.loggers import Logger
 from experiments.progress import Progress
 from experiments.record import RunFolder, environment
 from experiments.runtime import interruptible
@@ -30,7 +32,8 @@ class Interrupted(Exception):
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
-        self.number = number
+        self.code = 0 if number == signal.SIGUSR1 else 128 + number
+        """Of the process: 0 after SIGUSR1, with which schedulers ask to make room, else what a shell reports."""
 
 
 class Programs:
@@ -78,8 +81,8 @@ class Programs:
         return eqx.filter_vmap(function, in_axes=(eqx.if_array(0), None)) if self.population > 1 else function
 
 
-def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
-    """Train, or go on training, and return the summary.
+def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dict[str, Any]:
+    """Train, or go on training, and return the summary. The metrics of every epoch go to `logger` too.
 
     **Raises:** `Unsettled` past `max_unsettled`; `Interrupted` after SIGTERM or SIGUSR1, when all is saved.
     """
@@ -112,8 +115,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
         for epoch in range(reached, cfg.epochs):
             for number, (images, labels) in enumerate(task.batches.epoch(epoch, start=first), start=first + 1):
                 key = batch_key(cfg.data.seed, epoch, number)
-                images, labels = task.placement.batch((images, labels))
-                state, sums = programs.advance(state, sums, images, labels, key)
+                state, sums = programs.advance(state, sums, *task.placement.batch(images, labels), key)
                 head["position"] += 1
                 if progress.due():
                     progress.update(epoch, number, _means(sums, number))
@@ -128,6 +130,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
                 record.update(_diagnose(cfg, task, programs, state.model))
             head["records"].append(record)
             folder.write_metrics(head["records"])
+            logger.log(epoch + 1, record)
             progress.epoch(epoch, {name: float(np.mean(value)) for name, value in record.items()})
             accuracy = float(np.mean(record.get("test_accuracy", -1.0)))
             best, head["best"] = accuracy > head["best"], max(accuracy, head["best"])
@@ -144,8 +147,8 @@ def _evaluate(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> 
     split, size = task.dataset.test, min(cfg.evaluation.batch_size, len(task.dataset.test))
     parts, weights = [], []
     for images, labels in Batches(split, size, 0, shuffle=False).epoch(0):
-        images, labels = task.placement.batch((images, labels))
-        parts.append({name: np.asarray(v) for name, v in programs.evaluate(model, images, labels).items()})
+        measured = programs.evaluate(model, *task.placement.batch(images, labels))
+        parts.append({name: np.asarray(value) for name, value in measured.items()})
         weights.append(len(labels))
 
     def combine(name: str) -> np.ndarray:
@@ -160,7 +163,7 @@ def _align(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dic
     if not isinstance(task.trainer.estimator, AbstractErrorEstimator):
         return {}
     split: Split = task.dataset.test[: cfg.evaluation.alignment_examples]
-    batch = task.placement.batch((np.asarray(split.images), split.labels.astype(np.int32)))
+    batch = task.placement.batch(np.asarray(split.images), split.labels.astype(np.int32))
     aligned = programs.align(model, *batch)
     return {name: _plain(np.asarray(value)) for name, value in aligned.items()}
 

@@ -59,12 +59,12 @@ class RunFolder:
                 error.errno, f"The run folder {self.path} cannot be written ({error.strerror}); choose another run.dir"
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"Another process is running in {self.path}; wait for it or choose another run.dir."
-            ) from error
-        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"Another process is running in {self.path}; wait for it or choose another run.dir."
+                ) from error
             if overwrite:
                 self._clear()
             self._check_same_run()
@@ -88,11 +88,6 @@ class RunFolder:
         """Let another process use the folder."""
         if self._lock is not None:
             self._lock.close()
-
-    @property
-    def summary(self) -> dict | None:
-        """The summary of a finished run."""
-        return read_summary(self.path)
 
     def begin(self, environment: dict) -> None:
         """Write what the run is and where it runs."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from omegaconf import DictConfig
@@ -65,10 +66,10 @@ class Placement:
         """Members along the population's devices; a lone run on all of them."""
         return self._put(tree, PartitionSpec("population") if self._population > 1 else PartitionSpec())
 
-    def batch(self, arrays: T) -> T:
+    def batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Examples along the data devices; a part of a batch that does not divide goes to all."""
-        divides = all(leaf.shape[0] % self._data == 0 for leaf in jax.tree.leaves(arrays))
-        return self._put(arrays, PartitionSpec("data") if divides else PartitionSpec())
+        spec = PartitionSpec() if len(images) % self._data else PartitionSpec("data")
+        return self._put((jnp.asarray(images), jnp.asarray(labels)) if self._lone else (images, labels), spec)
 
     def everywhere(self, tree: T) -> T:
         """Inside a compiled program: results that every process may read."""
@@ -91,7 +92,7 @@ class Placement:
 
     def _put_own(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
         """One array over several processes: each puts its own part of what all of them hold."""
-        if eqx.is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = self._put_own(jax.random.key_data(leaf), spec)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         whole = np.asarray(leaf)

@@ -7,9 +7,11 @@
 A run is a folder named by its configuration. A finished one is not run again; an interrupted one goes on.
 """
 
-import signal
+from __future__ import annotations
+
 import sys
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,35 +19,40 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.cli import CONFIGS, UsageError, check_overrides, fail
+from experiments.sweep import job
+
+if TYPE_CHECKING:
+    from experiments.loggers import Logger
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
-    """One run, from a configuration to its summary.
+def run(cfg: DictConfig, logger: Logger | None = None) -> dict[str, Any]:
+    """One run, from a configuration to its summary. Metrics also go to `logger`, by default that of `run.logger`.
 
     **Raises:** `ValueError`, `OSError` for what cannot be run; `Unsettled`, `Interrupted` for what stopped.
     """
     # Imported here: the command line answers at once, and each job of a launcher starts its own JAX.
     from experiments import figures, record, runtime
     from experiments.build import build
+    from experiments.loggers import find_logger
     from experiments.loop import train
 
-    runtime.configure(cfg)
-    task = build(cfg)
-    folder = record.RunFolder(cfg, writer=runtime.is_writer())
-    try:
-        summary = folder.summary
-        if summary is not None:
-            print(f"{folder.path} is finished already; run.overwrite=true starts it again.")
-        else:
-            print(f"{folder.path}")
-            summary = train(cfg, task, folder)
-            if runtime.is_writer():
-                figures.learning_curve(folder.path)
-            folder.write_json(record.SUMMARY, summary)
+    summary = record.finished(cfg)
+    if summary is not None:
+        print(f"{record.run_path(cfg)} is finished already; run.overwrite=true starts it again.")
         print(table(summary))
         return summary
-    finally:
-        folder.close()
+    runtime.configure(cfg)
+    task = build(cfg)
+    writer = runtime.is_writer()
+    make = find_logger(cfg.run.logger if writer else None)
+    with record.RunFolder(cfg, writer=writer) as folder, closing(logger or make(folder.path, folder.settings)) as log:
+        print(f"{folder.path}")
+        summary = train(cfg, task, folder, log)
+        if writer:
+            figures.learning_curve(folder.path)
+        folder.write_json(record.SUMMARY, summary)
+    print(table(summary))
+    return summary
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -72,14 +79,14 @@ def table(summary: dict[str, Any]) -> str:
 @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
 def _main(cfg: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run(cfg)["test_accuracy"]
+        return job(cfg, run)
     from experiments.loop import Interrupted, Unsettled
 
     try:
         return run(cfg)["test_accuracy"]
     except Interrupted as stop:
         print(stop)
-        sys.exit(0 if stop.number == signal.SIGUSR1 else 128 + stop.number)
+        sys.exit(stop.code)
     except (ValueError, OSError, Unsettled) as error:
         fail(error)
         raise AssertionError from None  # not reached

@@ -107,4 +107,4 @@ def as_network(network: eqx.Module) -> AbstractNetwork:
             f"{type(network).__name__} says holomorphic = False, which a plain eqx.Module cannot: "
             "let it subclass eqprop.AbstractNetwork."
         )
-    return _Adopted(module=network)
+    return _Adopted(module=network)  # pyright: ignore[reportCallIssue]

@@ -79,6 +79,9 @@ class Anderson(AbstractIteration):
         )
         return unflatten(proposal), now
 
+    def takes_back(self, memory: _Memory) -> Bool[Array, ""]:
+        return ~memory.plain
+
 
 def _vectors(iterate: Iterate) -> tuple[Array, Array, Callable[[Array], AnyState]]:
     """State and drift as real vectors, and the way back."""

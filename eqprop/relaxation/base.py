@@ -57,8 +57,7 @@ class Iterate(eqx.Module):
 class AbstractIteration(AbstractRelaxation):
     """A relaxation by discrete steps `u ← propose(u, F(u))` until the residual is at or below `tol`.
 
-    The loop is compiled once, whatever `max_steps`; it keeps the best state visited, and stops at once when the
-    residual is no longer finite.
+    The loop is compiled once, whatever `max_steps`, and keeps the best state visited.
     """
 
     tol: AbstractVar[float]
@@ -81,6 +80,10 @@ class AbstractIteration(AbstractRelaxation):
     def propose(self, drift: Drift, iterate: Iterate, memory: Any) -> tuple[AnyState, Any]:
         """The next state, and the memory after it."""
 
+    @abc.abstractmethod
+    def takes_back(self, memory: Any) -> Bool[Array, ""] | bool:
+        """Whether the next proposal would take back a step to a residual that is not finite; else the loop ends."""
+
     def __call__(self, drift: Drift, u0: AnyState, *, key: PRNGKeyArray | None = None) -> Solution:
         del key
         f0 = drift(u0)
@@ -88,8 +91,9 @@ class AbstractIteration(AbstractRelaxation):
         start = Iterate(u0, f0, r0, u0, r0, jnp.zeros((), jnp.int32))
 
         def unfinished(carry: tuple[Iterate, Any]) -> Bool[Array, ""]:
-            now, _ = carry
-            return (now.best_residual > self.tol) & jnp.isfinite(now.residual) & (now.num_steps < self.max_steps)
+            now, memory = carry
+            alive = jnp.isfinite(now.residual) | self.takes_back(memory)
+            return (now.best_residual > self.tol) & alive & (now.num_steps < self.max_steps)
 
         def step(carry: tuple[Iterate, Any]) -> tuple[Iterate, Any]:
             now, memory = carry

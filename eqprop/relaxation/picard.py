@@ -31,6 +31,9 @@ class Picard(AbstractIteration):
     def propose(self, drift: Drift, iterate: Iterate, memory: None) -> tuple[AnyState, None]:
         return jax.tree.map(lambda u, f: u + self.damping * f, iterate.u, iterate.drift), None
 
+    def takes_back(self, memory: None) -> bool:
+        return False
+
 
 def until_rounding(u0: AnyState) -> Picard:
     """Steps damped by half, to 30 units of rounding a neuron: what "settled" means where a reference is needed."""

@@ -32,6 +32,9 @@ class Sweep(AbstractIteration):
         halfway = self._update(iterate.u, iterate.drift, parity=0)
         return self._update(halfway, drift(halfway), parity=1), None
 
+    def takes_back(self, memory: None) -> bool:
+        return False
+
     def _update(self, u: AnyState, f: AnyState, parity: int) -> AnyState:
         leaves, structure = jax.tree.flatten(u)
         updated = [

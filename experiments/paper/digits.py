@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONFIGS
 from experiments.figures import BLUE, ORANGE
-from experiments.record import RunFolder
+from experiments.record import run_path
 from experiments.train import run
 
 SEEDS = (0, 1, 2)
@@ -31,12 +31,10 @@ def main() -> None:
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 cfg = compose("train", [f"homeostasis={homeostasis}", f"seed={seed}"])
             run(cfg)
-            folder = RunFolder(cfg)
             target = RESULTS / f"{homeostasis}-{seed}"
             target.mkdir(parents=True, exist_ok=True)
             for name in RECORDS:
-                shutil.copyfile(folder.path / name, target / name)
-            folder.close()
+                shutil.copyfile(run_path(cfg) / name, target / name)
     (RESULTS / "README.md").write_text(table())
     figure(DOCS / "idea.png")
 

@@ -1,0 +1,150 @@
+"""The audit: parts that add up, each zero where its cause is absent, and the radius of convergence."""
+
+import warnings
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import eqprop
+from eqprop import FiniteNudge, FixedSteps, Picard
+from helpers import SETTLE, audit, oracle, problem, relative_error, slope
+
+CLOSURE_TOL = 1e-10
+"""Four relaxations to 1e-14, one of them over a radius of 0.1, relative to an error vector of order 0.1."""
+
+
+def run(name, radius=0.1, num_points=4, relaxation=SETTLE):
+    p = problem(name)
+    estimator = FiniteNudge(stencil=eqprop.cauchy(radius, num_points), relaxation=relaxation)
+    return audit(*p, estimator=estimator, relaxation=relaxation, reference=SETTLE)
+
+
+POOR = FixedSteps(4, tol=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "relaxation"), [("symmetric", SETTLE), ("asymmetric", SETTLE), ("asymmetric", POOR), ("conv", POOR)]
+)
+def test_the_parts_add_up(name, relaxation):
+    """`δ − δ_RBP` is finite relaxation + finite nudge + asymmetry, to rounding, for a poor relaxation as well; each
+    part against the dense solve."""
+    exact = oracle(*problem(name))
+    report = run(name, relaxation=relaxation)
+    assert np.all(report.settled) and float(jnp.max(report.closure)) < CLOSURE_TOL
+    assert float(jnp.max(report.leakage)) < CLOSURE_TOL
+    tight = relaxation is SETTLE
+    assert np.all((report.finite_relaxation < CLOSURE_TOL) == tight)
+    for index in range(3):
+        expected = relative_error(exact.tangent[index], exact.rbp[index])
+        assert abs(float(report.asymmetry[index]) - expected) < CLOSURE_TOL
+        if tight:
+            a, b = np.asarray(exact.tangent[index]), np.asarray(exact.rbp[index])
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            # The bias of four points at this radius is some 1e-4 of the error vector.
+            assert abs(float(report.cosine[index]) - cosine) < 1e-3
+    if name == "symmetric":
+        assert float(jnp.max(report.asymmetry)) < CLOSURE_TOL
+
+
+def test_the_finite_nudge_scales_as_the_stencil():
+    """Part two is of order r^N; the others do not move."""
+    radii = (0.05, 0.1)
+    reports = [run("asymmetric", radius) for radius in radii]
+    parts = [float(report.finite_nudge[0]) for report in reports]
+    assert abs(slope(np.log(radii), np.log(parts)) - 4) < 0.2
+    np.testing.assert_allclose(reports[0].asymmetry, reports[1].asymmetry, rtol=1e-9)
+    assert [float(report.radius[0]) for report in reports] == list(radii)
+
+
+def test_beyond_settled_examples_nothing_is_claimed():
+    """A reference that cannot settle says so in `settled`, and the table leaves those examples out."""
+    estimator = FiniteNudge(stencil=eqprop.centred(0.1), relaxation=SETTLE)
+    report = audit(*neuron(), estimator=estimator, relaxation=SETTLE, reference=Picard(tol=1e-14, max_steps=3))
+    assert not np.any(report.settled) and "nan" in report.table()
+    assert "| asymmetry |" in run("asymmetric").table()
+
+
+# One neuron with a load on itself, `u = w σ(u) + c + β (s − y)`: the branch points of `u(β)` are where `F_u = 0`.
+
+
+class Neuron(eqx.Module):
+    """`du/dt = w s + x − u` with `s = tanh u`."""
+
+    weight: jnp.ndarray
+    activation = staticmethod(eqprop.tanh)
+
+    def embed(self, x):
+        return {"out": x}
+
+    def drive(self, s):
+        return {"out": self.weight.astype(s["out"].dtype) * s["out"]}
+
+
+WEIGHT, INPUT, TARGET = 0.4, 0.3, -0.6
+
+
+def neuron(batch=1):
+    model = eqprop.Model(Neuron(jnp.asarray(WEIGHT)), eqprop.SquaredError())
+    return model, jnp.full((batch, 1), INPUT), jnp.full((batch, 1), TARGET)
+
+
+def branch_point_radius() -> float:
+    """The least |β| at which `F = −u + (w + β) tanh u + c − β y` and `F_u = (w + β)/cosh² u − 1` vanish together, by
+    Newton's method from a lattice of complex starts: `F_u = 0` gives `β(u)`, and `F(u, β(u)) = 0` is one equation.
+
+    A start may find the pole of tanh, or nothing; what counts is where both equations hold.
+    """
+    beta = lambda u: np.cosh(u) ** 2 - WEIGHT
+    F = lambda u: -u + (WEIGHT + beta(u)) * np.tanh(u) + INPUT - beta(u) * TARGET
+    found = []
+    for start in (a + 1j * b for a in np.linspace(-3, 3, 13) for b in np.linspace(-3, 3, 13)):
+        u = start
+        for _ in range(60):
+            h = 1e-6
+            derivative = (F(u + h) - F(u - h)) / (2 * h)
+            if abs(derivative) < 1e-12:
+                break
+            u = u - F(u) / derivative
+            if not abs(u) < 20:
+                break
+        if abs(u) < 20 and abs(F(u)) < 1e-9:
+            found.append(abs(beta(u)))
+    return float(min(found))
+
+
+def test_radius_of_convergence_of_one_neuron():
+    """The audit's estimate from Taylor coefficients, against the nearest branch point."""
+    model, x, y = neuron()
+    R = branch_point_radius()
+    estimator = FiniteNudge(stencil=eqprop.cauchy(0.5 * R, 4), relaxation=SETTLE)
+    report = audit(model, x, y, estimator=estimator, relaxation=SETTLE, reference=SETTLE, num_points=48)
+    print(f"branch point at |β| = {R:.4f}, audited {float(report.convergence_radius[0]):.4f}")
+    assert abs(float(report.convergence_radius[0]) / R - 1) < 0.15
+
+
+def test_a_linear_neuron_has_a_simple_pole():
+    """With `σ(u) = u`, `s*(β) = (c − β y)/(1 − w − β)`: R = 1 − w exactly, and Taylor coefficients are geometric."""
+    model, x, y = neuron()
+    linear = type("Linear", (Neuron,), {"activation": staticmethod(eqprop.linear)})
+    model = eqprop.Model(linear(jnp.asarray(WEIGHT)), eqprop.SquaredError())
+    estimator = FiniteNudge(stencil=eqprop.cauchy(0.2, 4), relaxation=SETTLE)
+    report = audit(model, x, y, estimator=estimator, relaxation=SETTLE, reference=SETTLE)
+    np.testing.assert_allclose(report.convergence_radius, 1 - WEIGHT, rtol=1e-3)
+
+
+def test_the_warning_beyond_the_radius():
+    """Outside a compiled program: silence well inside, a warning beyond, where phases cease to settle as well."""
+    model, x, y = neuron()
+    R = branch_point_radius()
+
+    def warned(radius):
+        estimator = FiniteNudge(stencil=eqprop.centred(radius), relaxation=SETTLE)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            eqprop.audit(model, x, y, estimator=estimator, relaxation=SETTLE, reference=SETTLE)
+        return [str(w.message) for w in caught]
+
+    assert warned(0.3 * R) == []
+    assert any("radius of convergence" in message and "Shrink" in message for message in warned(1.5 * R))

@@ -1,0 +1,172 @@
+"""Sweeps: a job that fails or is killed costs only itself, and the same command does what is left."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
+
+from experiments import collect, sweep
+from experiments.cli import CONFIGS
+from experiments.loop import Interrupted, Unsettled
+from runs import TINY, command, configuration, finish, programs_folder, start
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return programs_folder(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, cache):
+    """Four jobs of the basic launcher, the second of which fails; the same command again."""
+    root = tmp_path_factory.mktemp("runs")
+    words = command("-m", *TINY, f"run.root={root}", "seed=0,1", "nudged.tol=-1,1e-4")
+    return root, finish(start(words, cache)), finish(start(words, cache))
+
+
+def test_a_failing_job_costs_only_itself(swept):
+    root, (code, output), _ = swept
+    assert code == 1
+    assert output.count("error: ValueError: Picard got tol=-1") == 2  # where they happen
+    assert "Traceback" not in output
+    rows = collect.load(root)
+    assert [(row["status"], row["nudged.tol"]) for row in rows] == [("finished", 1e-4)] * 2
+    assert sorted(row["seed"] for row in rows) == [0, 1]
+    (row,) = collect.group(rows, collect.differing(rows))
+    assert row["runs"] == 2
+
+
+def test_the_same_sweep_again_skips_what_is_finished(swept):
+    root, _, (code, output) = swept
+    assert code == 1
+    assert output.count("is finished already") == 2
+    assert "epoch " not in output
+    assert {path.name for path in root.iterdir() if not path.name.startswith("digits-")} == {"multirun.yaml"}
+
+
+def die(**ignored):
+    """A data set that kills who reads it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_job_costs_only_itself(tmp_path, cache, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    words = command("-m", *TINY, f"run.root={tmp_path}", "hydra/launcher=submitit_local", "run.slots=1")
+    code, output = finish(start([*words, "data.load._target_=test_sweep.die,eqprop.data.digits"], cache))
+    assert code != 0
+    deadline = time.monotonic() + 120  # the command ends at the first job that is lost; the others go on
+    while not list(tmp_path.glob("*/summary.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (row,) = collect.load(tmp_path)
+    assert (row["status"], row["data.load._target_"]) == ("finished", "eqprop.data.digits"), output
+    assert list((tmp_path / ".submitit").glob("*/*_log.out"))
+
+
+@pytest.mark.slow
+def test_joblib(tmp_path, cache):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
+    words = command("-m", *TINY, f"run.root={tmp_path}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    words += ["run.slots=2", "seed=0,1", "nudged.tol=-1,1e-4"]
+    code, output = finish(start(words, cache))
+    assert code == 1 and "Picard got tol=-1" in output
+    assert sorted((row["status"], row["seed"]) for row in collect.load(tmp_path)) == [("finished", 0), ("finished", 1)]
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm", "joblib"])
+def test_launchers_keep_their_files_with_the_runs(launcher):
+    plugin = launcher.split("_")[0]
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher", reason=f"hydra-{plugin}-launcher is not installed")
+    overrides = [f"hydra/launcher={launcher}", "run.root=results"]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides, return_hydra_config=True)
+    assert cfg.hydra.sweep.dir == "results" and cfg.hydra.sweep.subdir == "."
+    if plugin == "submitit":
+        OmegaConf.update(cfg, "hydra.job.name", "train")
+        assert cfg.hydra.launcher.submitit_folder == "results/.submitit/%j"
+
+
+# --- one job -------------------------------------------------------------------------------------
+
+
+def fails_with(error):
+    def run(cfg):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (ValueError("a\n  setting"), "ValueError: a setting"),
+        (OSError(28, "No space"), "OSError: [Errno 28] No space"),
+        (Unsettled("too many"), "Unsettled: too many"),
+    ],
+)
+def test_an_error_becomes_a_line(error, line, capsys):
+    with pytest.raises(CompactHydraException) as raised:
+        sweep.job(configuration(), fails_with(error))
+    assert str(raised.value) == line
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback(capsys):
+    with pytest.raises(CompactHydraException, match="ZeroDivisionError: division by zero"):
+        sweep.job(configuration(), lambda cfg: {"test_accuracy": 1 / 0})
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
+def test_a_signal_ends_the_sweep(number, code):
+    with pytest.raises(SystemExit) as stop:
+        sweep.job(configuration(), fails_with(Interrupted(number, "stopped")))
+    assert stop.value.code == code
+
+
+def test_shares_are_even_and_never_empty():
+    assert sweep.share([0, 1, 2, 3], 0, 2) == [0, 2]
+    assert sweep.share([0, 1, 2, 3], 1, 2) == [1, 3]
+    assert [sweep.share(["0", "1"], place, 4) for place in range(4)] == [["0"], ["1"], ["0"], ["1"]]
+
+
+@pytest.fixture
+def own_process(monkeypatch):
+    """What a job changes in its process, put back."""
+    monkeypatch.setattr(sweep, "_held", [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    cores = os.sched_getaffinity(0) if sys.platform == "linux" else None
+    yield
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    for file in sweep._held:
+        file.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are shared on Linux only")
+def test_a_slot_is_one_place_and_its_share(tmp_path, own_process):
+    cores = sorted(os.sched_getaffinity(0))
+    folder = tmp_path / ".slots"
+    folder.mkdir()
+    with open(folder / f"{sweep.socket.gethostname()}-0", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # another process has the first place
+        sweep.take_slot(tmp_path, 2)
+        sweep.take_slot(tmp_path, 2)  # a process needs no second one
+    assert len(sweep._held) == 1
+    assert sorted(os.sched_getaffinity(0)) == sweep.share(cores, 1, 2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+def test_slots_must_be_some(tmp_path, own_process):
+    with pytest.raises(ValueError, match=r"run\.slots is 0; expected at least 1"):
+        sweep.take_slot(tmp_path, 0)
