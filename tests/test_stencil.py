@@ -1,5 +1,6 @@
 """Stencils: weights, degrees of exactness, conjugate symmetry, cost."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
