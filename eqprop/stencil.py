@@ -6,9 +6,13 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Float, Inexact
 
 from eqprop._tree import AnyState
+
+
+Strength = float | int | Float[Array, ""]
+"""Of a nudge: a number, or an array where a program is compiled for many."""
 
 
 class Stencil(eqx.Module):
@@ -55,17 +59,17 @@ class Stencil(eqx.Module):
         return jax.tree.map(combine, values, origin)
 
 
-def one_sided(beta: float) -> Stencil:
+def one_sided(beta: Strength) -> Stencil:
     """`(g(β) − g(0))/β`, with error `O(β)`: `cauchy(beta, 1)`."""
     return cauchy(beta, 1)
 
 
-def centred(beta: float) -> Stencil:
+def centred(beta: Strength) -> Stencil:
     """`(g(β) − g(−β))/2β`, with error `O(β²)`: `cauchy(beta, 2)`."""
     return cauchy(beta, 2)
 
 
-def cauchy(radius: float, num_points: int) -> Stencil:
+def cauchy(radius: Strength, num_points: int) -> Stencil:
     """The trapezoidal rule for Cauchy's integral on the circle of that radius:
 
         g′(0) = 1/(2πi) ∮ g(β)/β² dβ ≈ (1/N) Σₖ g(βₖ)/βₖ,      βₖ = r e^{2πik/N}.
