@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Inexact
 
 from eqprop._tree import AnyState
 
-
 Strength = float | int | Float[Array, ""]
 """Of a nudge: a number, or an array where a program is compiled for many."""
 
