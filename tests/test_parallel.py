@@ -47,7 +47,7 @@ def finish(*cases):
 
 
 def metrics(folder):
-    (line,) = (folder / "metrics.jsonl").read_text().splitlines()
+    _, line = (folder / "metrics.jsonl").read_text().splitlines()  # before training, and after an epoch of it
     return {name: np.asarray(value) for name, value in json.loads(line).items() if name != "seconds"}
 
 
