@@ -28,8 +28,11 @@ def run(cfg: DictConfig) -> str:
     from experiments import runtime
     from experiments.build import build
     from experiments.checkpoint import DamagedCheckpoint, load
+    from experiments.loop import Programs
 
     runtime.configure(cfg)
+    if cfg.population > 1:
+        raise ValueError(f"population is {cfg.population}; the audit looks at one network, set population=1.")
     task = build(cfg)
     estimator = task.trainer.estimator
     if not isinstance(estimator, eqprop.FiniteNudge):
@@ -39,7 +42,10 @@ def run(cfg: DictConfig) -> str:
     state = task.initial(cfg.seed)
     if cfg.checkpoint is not None:
         try:
-            state, _ = load(Path(cfg.checkpoint), state)
+            programs = Programs(cfg, task)
+            state = programs.initial(cfg.seed)
+            sums = programs.zeros(state, next(task.batches.epoch(0)))
+            (state, _), _ = load(Path(cfg.checkpoint), (state, sums))
         except (DamagedCheckpoint, FileNotFoundError) as error:
             raise ValueError(f"checkpoint={cfg.checkpoint}: {error}") from error
     split = task.dataset.test[: cfg.examples]
