@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import checkpoint, figures, loop, record
+from experiments import audit, checkpoint, figures, loop, record
 from experiments.checkpoint import DamagedCheckpoint
 from experiments.loop import Interrupted, Unsettled
 from experiments.train import run
@@ -405,3 +405,23 @@ def test_members_of_a_population_equal_lone_runs(tmp_path):
 
 def _double(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) if leaf.dtype == np.float32 else leaf, tree)
+
+
+# --- audit ---------------------------------------------------------------------------------------
+
+
+def test_a_trained_network_is_audited_from_its_checkpoint(whole):
+    """Training with homeostasis left less asymmetry than the network was made with; another model is refused."""
+    trained = whole[0] / "checkpoints" / "best.eqx"
+    words = [*TINY, "estimator=finite_nudge", "examples=5", f"checkpoint='{trained}'"]
+
+    def asymmetry(*overrides):
+        table = audit.run(configuration(*overrides, name="audit"))
+        (row,) = [line for line in table.splitlines() if line.startswith("| asymmetry")]
+        return float(row.split("|")[2])
+
+    assert asymmetry(*words) < 0.9 * asymmetry(*words[:-1])
+    with pytest.raises(ValueError, match="checkpoint=.* holds another model"):
+        asymmetry(*words, "network.sizes=[64,11,10]")
+    with pytest.raises(ValueError, match="splits finite nudges, not RecurrentBackprop"):
+        asymmetry(*TINY, "examples=5")
