@@ -7,7 +7,7 @@ DATASET ?= digits
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train digits audit collect test test-slow check format data bench-data clean
+.PHONY: help setup train digits audit collect test test-slow check format data bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
