@@ -47,10 +47,7 @@ collect: $(STAMP) ## Gather run folders into a table: make collect ARGS="outputs
 data: $(STAMP) ## Fetch and verify a data set: make data DATASET=cifar10 [ROOT=folder]
 	$(BIN)/python -m experiments.data $(DATASET) $(if $(ROOT),--root "$(ROOT)")
 
-bench-collect: $(STAMP) ## Gather run folders into a table: make collect ARGS="outputs --by estimator"
-	$(BIN)/python -m experiments.collect $(or $(ARGS),outputs)
-
-data: $(STAMP) ## Measure the throughput of batches and augmentation
+bench: $(STAMP) ## Measure the throughput of batches and augmentation
 	$(BIN)/python -m experiments.bench_data
 
 clean: ## Remove the environment and caches, not the results
