@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from experiments.cli import CONFIGS, UsageError, check_overrides, fail
+from experiments.cli import CONFIGS, check_command_line, fail
 
 
 def run(cfg: DictConfig) -> str:
@@ -42,9 +42,7 @@ def run(cfg: DictConfig) -> str:
     state = task.initial(cfg.seed)
     if cfg.checkpoint is not None:
         try:
-            programs = Programs(cfg, task)
-            state = programs.initial(cfg.seed)
-            sums = programs.zeros(state, next(task.batches.epoch(0)))
+            sums = Programs(cfg, task).zeros(state, next(task.batches.epoch(0)))
             (state, _), _ = load(Path(cfg.checkpoint), (state, sums))
         except (DamagedCheckpoint, FileNotFoundError) as error:
             raise ValueError(f"checkpoint={cfg.checkpoint}: {error}") from error
@@ -69,10 +67,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """The command line."""
-    try:
-        check_overrides(sys.argv[1:], "audit")
-    except UsageError as error:
-        fail(error, code=2)
+    check_command_line("audit")
     _main()
 
 

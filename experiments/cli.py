@@ -20,6 +20,14 @@ class UsageError(Exception):
     """A command line that cannot run; the message says why and what to do."""
 
 
+def check_command_line(config_name: str) -> None:
+    """End the process with the reason, code 2, if its overrides cannot run."""
+    try:
+        check_overrides(sys.argv[1:], config_name)
+    except UsageError as error:
+        fail(error, code=2)
+
+
 def check_overrides(arguments: list[str], config_name: str) -> None:
     """Refuse a key that is not in the configuration, or a choice that is in no group, and name the nearest.
 

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.cli import CONFIGS, UsageError, check_overrides, fail
+from experiments.cli import CONFIGS, check_command_line, fail
 from experiments.sweep import job
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ def _main(cfg: DictConfig) -> float:
 
 def main() -> None:
     """The command line."""
-    try:
-        check_overrides(sys.argv[1:], "train")
-    except UsageError as error:
-        fail(error, code=2)
+    check_command_line("train")
     _main()
 
 

@@ -79,17 +79,22 @@ def outcome(folder: Path) -> tuple[bytes, list[dict], dict]:
 
 
 @contextmanager
-def as_users_run():
-    """JAX as it is outside the tests, whose strictness optax's schedules do not pass; a run sets the precision."""
-    strict = {"jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
-    before = {name: getattr(jax.config, name) for name in (*strict, "jax_enable_x64", "jax_default_matmul_precision")}
+def _jax_settings(settings: dict, *restored: str):
+    """JAX with other settings; these and those named in `restored` are put back afterwards."""
+    before = {name: getattr(jax.config, name) for name in (*settings, *restored)}
     try:
-        for name, value in strict.items():
+        for name, value in settings.items():
             jax.config.update(name, value)
         yield
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+
+
+def as_users_run():
+    """JAX as it is outside the tests, whose strictness optax's schedules do not pass; a run sets the precision."""
+    loose = {"jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
+    return _jax_settings(loose, "jax_enable_x64", "jax_default_matmul_precision")
 
 
 def programs_folder(factory: pytest.TempPathFactory) -> Path:
@@ -105,14 +110,10 @@ def compiled_once(folder: Path):
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
     try:
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        yield
+        with _jax_settings(settings):
+            yield
     finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
         compilation_cache.reset_cache()
 
 

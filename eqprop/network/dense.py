@@ -106,12 +106,12 @@ class DenseNetwork(AbstractLinearNetwork):
 
     def drive(self, s: AnyState) -> AnyState:
         incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}
-        for (source, target), kernel in self._recurrent():
+        for (source, target), kernel in recurrent_edges(self.kernels):
             incoming[target] = incoming[target] + real_linear(lambda z, k=kernel: z @ k, s[source])
         return incoming
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
-        edges = dict(self._recurrent())
+        edges = dict(recurrent_edges(self.kernels))
         plus = minus = jnp.zeros((), next(iter(self.biases.values())).dtype)
         for (source, target), kernel in edges.items():
             reverse = edges.get((target, source))
@@ -128,9 +128,11 @@ class DenseNetwork(AbstractLinearNetwork):
         pairs = [(f"{b}-{a}", f"{a}-{b}") for a, b in self.feedback]
         return [(self.kernels[f], self.kernels[g].T) for f, g in pairs if f in self.kernels]
 
-    def _recurrent(self) -> list[tuple[Edge, Array]]:
-        edges = [((name.split("-")[0], name.split("-")[1]), k) for name, k in self.kernels.items()]
-        return [(edge, kernel) for edge, kernel in edges if edge[0] != INPUT]
+
+def recurrent_edges(kernels: Mapping[str, Array]) -> list[tuple[Edge, Array]]:
+    """The edges between layers, without those from the input."""
+    edges = [((name.split("-")[0], name.split("-")[1]), kernel) for name, kernel in kernels.items()]
+    return [(edge, kernel) for edge, kernel in edges if edge[0] != INPUT]
 
 
 def dense_current(x: Float[Array, "..."], kernels: Mapping[str, Array], biases: Mapping[str, Array]) -> AnyState:

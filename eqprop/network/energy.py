@@ -11,14 +11,13 @@ from eqprop._tree import AnyState, dot, real_linear
 from eqprop.activation import shifted_sigmoid
 from eqprop.network.base import AbstractEnergyNetwork, AbstractLinearNetwork
 from eqprop.network.dense import (
-    INPUT,
-    Edge,
     chain_names,
     check_graph,
     dense_current,
     init_kernels,
     layer_sizes,
     named_edge,
+    recurrent_edges,
 )
 
 
@@ -83,7 +82,7 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
 
     def drive(self, s: AnyState) -> AnyState:
         incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}
-        for (a, b), kernel in self._recurrent():
+        for (a, b), kernel in recurrent_edges(self.kernels):
             incoming[b] = incoming[b] + real_linear(lambda z, k=kernel: z @ k, s[a])
             incoming[a] = incoming[a] + real_linear(lambda z, k=kernel: z @ k.T, s[b])
         return incoming
@@ -94,8 +93,4 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
         zero = jnp.zeros((), next(iter(self.biases.values())).dtype)
-        return sum((8.0 * jnp.sum(k**2) for _, k in self._recurrent()), start=zero), zero
-
-    def _recurrent(self) -> list[tuple[Edge, Array]]:
-        edges = [((name.split("-")[0], name.split("-")[1]), k) for name, k in self.kernels.items()]
-        return [(edge, kernel) for edge, kernel in edges if edge[0] != INPUT]
+        return sum((8.0 * jnp.sum(k**2) for _, k in recurrent_edges(self.kernels)), start=zero), zero

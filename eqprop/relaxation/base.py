@@ -108,3 +108,19 @@ class AbstractIteration(AbstractRelaxation):
         end, _ = jax.lax.while_loop(unfinished, step, (start, self.init(drift, start)))
         result = status(end.best_residual, end.residual, self.tol)
         return Solution(end.best, end.best_residual, end.num_steps, result)
+
+
+class AbstractDamped(AbstractIteration):
+    """An iteration that remembers nothing, with steps shortened by `damping`."""
+
+    damping: AbstractVar[float]
+
+    def __check_init__(self):
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"damping is {self.damping}; expected a number above 0 and up to 1 (1: undamped).")
+
+    def init(self, drift: Drift, iterate: Iterate) -> None:
+        return None
+
+    def takes_back(self, memory: None) -> bool:
+        return False

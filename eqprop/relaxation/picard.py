@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from eqprop import _tree
 from eqprop._tree import AnyState, Drift
-from eqprop.relaxation.base import AbstractIteration, Iterate
+from eqprop.relaxation.base import AbstractDamped, Iterate
 
 
-class Picard(AbstractIteration):
+class Picard(AbstractDamped):
     """`u ← u + damping · F(u)`, all layers at once.
 
     `damping = 1` is the published synchronous step; one half removes the cycles of period two into which undamped
@@ -21,18 +21,8 @@ class Picard(AbstractIteration):
     max_steps: int = 500
     damping: float = 1.0
 
-    def __check_init__(self):
-        if not 0 < self.damping <= 1:
-            raise ValueError(f"damping is {self.damping}; expected a number above 0 and up to 1 (1: undamped).")
-
-    def init(self, drift: Drift, iterate: Iterate) -> None:
-        return None
-
     def propose(self, drift: Drift, iterate: Iterate, memory: None) -> tuple[AnyState, None]:
         return jax.tree.map(lambda u, f: u + self.damping * f, iterate.u, iterate.drift), None
-
-    def takes_back(self, memory: None) -> bool:
-        return False
 
 
 def until_rounding(u0: AnyState) -> Picard:

@@ -3,10 +3,10 @@
 import jax
 
 from eqprop._tree import AnyState, Drift
-from eqprop.relaxation.base import AbstractIteration, Iterate
+from eqprop.relaxation.base import AbstractDamped, Iterate
 
 
-class Sweep(AbstractIteration):
+class Sweep(AbstractDamped):
     """One step updates the even layers, then the odd ones from the updated even ones:
 
         u_even ← u_even + damping · F_even(u),      u_odd ← u_odd + damping · F_odd(u).
@@ -21,19 +21,9 @@ class Sweep(AbstractIteration):
     max_steps: int = 500
     damping: float = 1.0
 
-    def __check_init__(self):
-        if not 0 < self.damping <= 1:
-            raise ValueError(f"damping is {self.damping}; expected a number above 0 and up to 1 (1: undamped).")
-
-    def init(self, drift: Drift, iterate: Iterate) -> None:
-        return None
-
     def propose(self, drift: Drift, iterate: Iterate, memory: None) -> tuple[AnyState, None]:
         halfway = self._update(iterate.u, iterate.drift, parity=0)
         return self._update(halfway, drift(halfway), parity=1), None
-
-    def takes_back(self, memory: None) -> bool:
-        return False
 
     def _update(self, u: AnyState, f: AnyState, parity: int) -> AnyState:
         leaves, structure = jax.tree.flatten(u)
