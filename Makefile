@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 DATASET ?= digits
+SCALE ?= cpu
+DATA_LABEL ?=
+STUDY = --scale $(SCALE) $(if $(DATA_LABEL),--data-label "$(DATA_LABEL)") $(ARGS)
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train digits audit collect test test-slow check format data bench clean
+.PHONY: help setup train digits table1 table2 ablations best figures audit collect test test-slow check format data bench bench-gpu bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +28,21 @@ train: $(STAMP) ## Train; settings go in ARGS, as in: make train ARGS="homeostas
 
 digits: $(STAMP) ## The default job with and without homeostasis, three seeds: table and figure under docs/
 	$(BIN)/python -m experiments.paper.digits
+
+table1: $(STAMP) ## Every estimator on Fashion-MNIST: make table1 SCALE=quick|cpu|full
+	$(BIN)/python -m experiments.paper.table1 $(STUDY)
+
+table2: $(STAMP) ## The convolutional network on CIFAR and ImageNet 32x32; DATA_LABEL="..." names a copy of CIFAR-10
+	$(BIN)/python -m experiments.paper.table2 $(STUDY)
+
+figures: $(STAMP) ## All figures of the studies under docs/results/figures; SCALE as above, DATA_LABEL names CIFAR-10
+	$(BIN)/python -m experiments.paper.figures $(STUDY)
+
+ablations: $(STAMP) ## Homeostasis part by part: terms, coefficients, draws, RBP; SCALE as above
+	$(BIN)/python -m experiments.paper.ablations $(STUDY)
+
+best: $(STAMP) ## How far finite nudges alone go on Fashion-MNIST; SCALE as above
+	$(BIN)/python -m experiments.paper.best $(STUDY)
 
 audit: $(STAMP) ## Split the bias of a gradient estimate by its causes; ARGS as for train
 	$(BIN)/python -m experiments.audit $(ARGS)
@@ -47,7 +65,13 @@ collect: $(STAMP) ## Gather run folders into a table: make collect ARGS="outputs
 data: $(STAMP) ## Fetch and verify a data set: make data DATASET=cifar10 [ROOT=folder]
 	$(BIN)/python -m experiments.data $(DATASET) $(if $(ROOT),--root "$(ROOT)")
 
-bench: $(STAMP) ## Measure the throughput of batches and augmentation
+bench: $(STAMP) ## Time of training steps over their floor, with their errors; ARGS="--quick" takes a minute
+	$(BIN)/python -m experiments.bench $(ARGS)
+
+bench-gpu: $(STAMP) ## The same question on a GPU: seconds an epoch, share of the matrix ceiling, memory
+	$(BIN)/python -m experiments.bench.gpu $(ARGS)
+
+bench-data: $(STAMP) ## Measure the throughput of batches and augmentation
 	$(BIN)/python -m experiments.bench_data
 
 clean: ## Remove the environment and caches, not the results

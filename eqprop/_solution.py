@@ -16,7 +16,7 @@ class RESULTS(eqx.Enumeration):
         "loosen its tolerance, or lower the gain of the network."
     )
     diverged = (
-        "The residual became infinite or NaN; the best finite state is returned. If the nudge is "
+        "The residual became infinite or NaN; a finite state from before is returned. If the nudge is "
         "complex, shrink the radius of the stencil."
     )
 
@@ -33,7 +33,7 @@ class Solution(eqx.Module):
     """A relaxed state of one example, with what was measured on it."""
 
     state: AnyState
-    """Potentials `u*`, the best state visited."""
+    """Potentials `u*`: the last state, or the best one visited, as the relaxation says."""
     residual: Float[Array, "..."]
     """`‖F(u*)‖₂` over all layers, evaluated at `state`, never assumed."""
     num_steps: Int[Array, "..."]

@@ -10,6 +10,7 @@ with the state held constant: the gradient reaches parameters only through `A`. 
 
 import abc
 from collections.abc import Callable
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -75,6 +76,8 @@ class ForwardHomeostasis(_AbstractProbed):
     coefficient: float = 1.0
     num_probes: int = 5
     probe: Probe = eqx.field(static=True, default=jax.random.normal)
+    terms: Literal["both", "norm", "trace"] = eqx.field(static=True, default="both")
+    """For ablations: `‖Jε‖²` alone (`norm`), or `−εᵀ J J ε` alone (`trace`)."""
 
     def one_draw(self, network: AbstractNetwork, u: AnyState, noise: AnyState) -> Scalar:
         s = _tree.stop_gradient(network.rates(u))
@@ -83,7 +86,9 @@ class ForwardHomeostasis(_AbstractProbed):
             return _tree.subtract(jax.jvp(network.drive, (s,), (v,))[1], v)
 
         once = jacobian(noise)
-        return (_tree.dot(once, once) - _tree.dot(noise, jacobian(once))) / _tree.size(u)
+        squared = _tree.dot(once, once) if self.terms != "trace" else 0.0
+        trace = _tree.dot(noise, jacobian(once)) if self.terms != "norm" else 0.0
+        return (squared - trace) / _tree.size(u)
 
 
 class SkewHomeostasis(_AbstractProbed):

@@ -1,5 +1,7 @@
 """One training step: relax, respond, one gradient of a mean of scalars, optax."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from eqprop import _tree, metrics
+from eqprop._compaction import compacted
 from eqprop._solution import RESULTS, Solution
 from eqprop._tree import AnyState
 from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, RecurrentBackprop, Response
@@ -74,6 +77,13 @@ class Trainer(eqx.Module):
     keep_unsettled: bool = eqx.field(static=True, default=False)
     """Whether examples that did not settle take part in the gradient, as in the published schedule. Otherwise they
     are left out of the mean; they are counted either way, and one that diverged never takes part."""
+    patience: int | None = eqx.field(static=True, default=8)
+    """Steps after which examples that have not settled leave their batch and relax on in smaller and smaller groups, so
+    that a few slow ones do not hold up all. Relaxations without `max_steps` ignore it; `None`: all wait."""
+
+    def __check_init__(self):
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}; expected a number of steps, 1 or more, or None.")
 
     def init(self, model: Model, *, key: PRNGKeyArray) -> TrainState:
         """A state to start from.
@@ -92,9 +102,7 @@ class Trainer(eqx.Module):
         model = state.model
         respond_key, homeostasis_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         free = self.free_phase(model, x)
-        response = eqx.filter_vmap(
-            lambda x, y, free, key: self.estimator.respond(model, x, y, free, key=key),
-        )(x, y, free, jax.random.split(respond_key, x.shape[0]))
+        response = self._respond(model, x, y, free, jax.random.split(respond_key, x.shape[0]))
         settled, usable = self._judge(free, response)
         # Zeros stand where an example is left out, so that nothing of it, not even a NaN, meets the gradient.
         response = jax.vmap(lambda ok, r: eqx.tree_at(lambda r: (r.state, r.payload), r, _masked(ok, r)))(
@@ -195,8 +203,37 @@ class Trainer(eqx.Module):
         return eqx.filter_vmap(start)(x)
 
     def _relax(self, model: Model, x: Array) -> Solution:
-        start = Model.initial_state if self.coarse is None else self.coarse
-        return eqx.filter_vmap(lambda x: self.relaxation(model.free_drift(x), start(model, x)))(x)
+        start = eqx.filter_vmap(
+            lambda x: Model.initial_state(model, x) if self.coarse is None else self.coarse(model, x)
+        )
+        examples = x, start(x)
+        steps = getattr(self.relaxation, "max_steps", None)
+        if self.patience is None or steps is None:
+            return eqx.filter_vmap(lambda x, u: self.relaxation(model.free_drift(x), u))(*examples)
+
+        def relax(example: tuple[Array, AnyState], budget: int, spent: int) -> Solution:
+            x, u = example
+            return _with_steps(self.relaxation, budget - spent)(model.free_drift(x), u)
+
+        return compacted(
+            relax, examples, patience=self.patience, max_steps=steps, carry_on=lambda e, reached: (e[0], reached.state)
+        )
+
+    def _respond(self, model: Model, x: Array, y: Array, free: Solution, keys: Array) -> Response:
+        relaxation = getattr(self.estimator, "relaxation", None)
+        steps = getattr(relaxation, "max_steps", None)
+        if self.patience is None or steps is None:
+            return eqx.filter_vmap(lambda x, y, f, k: self.estimator.respond(model, x, y, f, key=k))(x, y, free, keys)
+
+        def respond(example: tuple[Array, Array, Solution, Array], budget: int, spent: int) -> Response:
+            x, y, free, key = example  # from the free phase again: an estimator does not say where it had got to
+            estimator = dataclasses.replace(self.estimator, relaxation=_with_steps(relaxation, budget))  # pyright: ignore
+            return estimator.respond(model, x, y, free, key=key)
+
+        examples = x, y, free, keys
+        return compacted(
+            respond, examples, patience=self.patience, max_steps=steps, carry_on=lambda example, _: example
+        )
 
     def _judge(self, free: Solution, response: Response) -> tuple[Array, Array]:
         """Which examples settled in all phases, and which take part in the gradient."""
@@ -215,6 +252,10 @@ class Trainer(eqx.Module):
             return model.readout.loss(s, y), metrics.correct(scores, y), metrics.correct(scores, y, k=5)
 
         return jax.vmap(one)(u, y)
+
+
+def _with_steps(relaxation: AbstractRelaxation, max_steps: int) -> AbstractRelaxation:
+    return dataclasses.replace(relaxation, max_steps=max_steps)  # pyright: ignore
 
 
 def _mean(values: Float[Array, " batch"], usable: Bool[Array, " batch"]) -> Scalar:

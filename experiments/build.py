@@ -1,5 +1,6 @@
 """A configuration made into objects: data, models, trainer. What is wrong with it is said here, before any training."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
 from eqprop import Model, Trainer, TrainState
-from eqprop.data import Batches, Dataset, Preprocess
+from eqprop.data import Batches, Dataset, Preprocess, Split, permutation
 from eqprop.network import as_network
 from eqprop.readout import SquaredError
 from experiments.runtime import Placement
@@ -44,6 +45,7 @@ def build(cfg: DictConfig) -> Task:
             f"the configuration says data.num_classes={cfg.data.num_classes} and "
             f"data.image_shape={list(cfg.data.image_shape)}. Correct the configuration."
         )
+    dataset = dataclasses.replace(dataset, train=_subset(dataset.train, cfg))
     batches = Batches(dataset.train, cfg.batch_size, cfg.data.seed, drop_last=True)
     schedule = instantiate(cfg.schedule)(1.0, *_decay_steps(cfg, len(batches)))
     model = _model(cfg, jax.random.key(cfg.seed))
@@ -54,6 +56,7 @@ def build(cfg: DictConfig) -> Task:
         homeostasis=None if cfg.homeostasis is None else instantiate(cfg.homeostasis),
         coarse=None if cfg.coarse is None else instantiate(cfg.coarse),
         keep_unsettled=cfg.keep_unsettled,
+        patience=cfg.patience,
     )
 
     def initial(seed: int) -> TrainState:
@@ -92,6 +95,25 @@ def _model(cfg: DictConfig, key: Array) -> Model:
             raise ValueError(f"The readout reads layer {layer!r}, but the network has {', '.join(shapes)}.")
         readout = readout(features=shapes[layer].size, key=readout_key)
     return Model(network, readout)
+
+
+def _subset(train: Split, cfg: DictConfig) -> Split:
+    """The first `data.train_examples` of a fixed shuffle in which the classes take turns, in the order of the files."""
+    size = cfg.data.train_examples
+    if size is None:
+        return train
+    if type(size) is not int or not cfg.batch_size <= size <= len(train):
+        raise ValueError(
+            f"data.train_examples is {size}; expected a whole number from batch_size, {cfg.batch_size}, to the "
+            f"{len(train)} examples there are, or null for all of them."
+        )
+    order = permutation(len(train), cfg.data.seed)
+    labels = train.labels[order]
+    turn = np.empty(len(order), np.int64)  # how many of its class come before it
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange(np.count_nonzero(labels == label))
+    chosen = np.sort(order[np.argsort(turn, kind="stable")[:size]])
+    return Split(np.asarray(train.images)[chosen], train.labels[chosen], train.source)
 
 
 def _input_shape(cfg: DictConfig) -> tuple[int, ...]:

@@ -177,7 +177,7 @@ def _summary(cfg: DictConfig, task: Task, head: dict[str, Any], seconds: float) 
     start, *records = head["records"]
     last = records[-1]
     summary: dict[str, Any] = {
-        "data": task.dataset.name,
+        "data": cfg.data.label,
         "epochs": cfg.epochs,
         "seeds": list(range(cfg.seed, cfg.seed + cfg.population)),
         "test_accuracy": _mean(last["test_accuracy"]),

@@ -203,11 +203,17 @@ def environment(cfg: DictConfig, checksums: dict[str, str]) -> dict:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "cores": os.cpu_count(),
+        "cores_used": _cores_used(),
         "precision": "float64" if cfg.runtime.x64 else "float32",
         "matmul_precision": cfg.runtime.matmul_precision,
         "commit": _commit(),
         "data_sha256": checksums,
     }
+
+
+def _cores_used() -> int | None:
+    """Those this process may run on: fewer than there are where runs share a machine."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
 
 
 def _version(package: str) -> str | None:

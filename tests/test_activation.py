@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import eqprop
+from eqprop.activation import _sine_and_cosine
 
 POINTS = np.random.default_rng(0).normal(size=(2, 500)) * np.array([[3.0], [1.2]])
 COMPLEX = jnp.asarray(POINTS[0] + 1j * POINTS[1])
@@ -48,3 +49,11 @@ def test_nothing_overflows_and_zero_has_its_slope(name):
 def test_the_published_centres():
     assert eqprop.shifted_sigmoid(jnp.asarray(0.0)) == pytest.approx(1 / (1 + np.e**2))
     assert eqprop.dsilu(jnp.asarray(1.0)) == pytest.approx(0.5)
+
+
+def test_single_precision_sine_and_cosine_to_two_units_of_rounding():
+    b = np.linspace(-1000, 1000, 200_001).astype(np.float32)
+    sine, cosine = _sine_and_cosine(jnp.asarray(b))
+    assert sine.dtype == jnp.float32
+    np.testing.assert_allclose(sine, np.sin(b.astype(float)), rtol=0, atol=1.3e-7)
+    np.testing.assert_allclose(cosine, np.cos(b.astype(float)), rtol=0, atol=1.3e-7)

@@ -78,8 +78,8 @@ EXPLOSIVE = {
 @pytest.mark.parametrize("fault", EXPLOSIVE)
 @pytest.mark.parametrize("method", ITERATIONS)
 def test_an_explosion_is_reported_and_its_best_state_returned(method, fault):
-    """Without a fixed point: `diverged` as soon as the residual is no number, with the best finite state and its own
-    residual. Anderson's steps, taken back when they do not help, may also linger at the least residual."""
+    """Without a fixed point: `diverged` as soon as the residual is no number, with a finite state and its own
+    residual. Anderson's steps, taken back when they do not help, may also linger."""
     drift = lambda u: jax.tree.map(EXPLOSIVE[fault], u)
     u0 = {"a": jnp.asarray([0.5]), "b": jnp.asarray([-2.0])}
     solution = ITERATIONS[method](drift, u0)
@@ -114,7 +114,7 @@ def test_batched_equals_looped(method):
     """Under `vmap` every example stops on its own: same states and same number of steps as alone."""
     p, relaxation = problem("asymmetric"), RELAXATIONS[method]
     run = jax.jit(lambda x: relaxation(p.model.free_drift(x), p.model.initial_state(x)))
-    scales = jnp.asarray([0.1, 1.0, 3.0])[:, None]
+    scales = jnp.asarray([0.0, 1.0, 10.0])[:, None]
     batched, alone = jax.jit(jax.vmap(run))(scales * p.x), [run(x) for x in scales * p.x]
     assert len(set(np.asarray(batched.num_steps).tolist())) > 1
     for i, solution in enumerate(alone):
@@ -220,7 +220,7 @@ def test_reverse_mode_passes_through_fixed_steps():
         (lambda: Picard(damping=0.0), "damping is 0.0; expected a number above 0 and up to 1"),
         (lambda: Picard(damping=1.5), "damping is 1.5"),
         (lambda: Sweep(damping=-1.0), "damping is -1.0"),
-        (lambda: Anderson(damping=2.0), "damping=2.0.*expected damping above 0 and up to 1"),
+        (lambda: Anderson(damping=2.0), "damping is 2.0"),
         (lambda: Anderson(depth=0), "depth=0.*depth of at least 1"),
         (lambda: Anderson(ridge=0.0), "ridge=0.0.*ridge above 0"),
         (lambda: Picard(max_steps=0), "max_steps=0; expected .*max_steps of at least 1"),

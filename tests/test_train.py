@@ -18,6 +18,7 @@ from eqprop import (
     Picard,
     RecurrentBackprop,
     SkewHomeostasis,
+    Sweep,
     TangentResponse,
     Trainer,
 )
@@ -282,3 +283,28 @@ def test_networks_of_ones_own_train(own, method):
         losses.append(float(metrics["loss"]))
         assert metrics["unsettled_fraction"] == 0.0
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_no_example_waits_for_the_slowest_and_none_ends_elsewhere():
+    """A batch of 16 whose examples leave after two steps for groups of 4 and then of one, against one to the end."""
+    p = problem("asymmetric")
+    x = jax.random.normal(jax.random.key(1), (16, *p.x.shape[1:]))
+    y = jnp.arange(16) % 3
+    relaxation = Sweep(tol=1e-12)
+    estimator = FiniteNudge(eqprop.centred(0.1), relaxation)
+    trainers = [Trainer(relaxation, estimator, optax.sgd(0.1), patience=patience) for patience in (None, 2)]
+    states = [trainer.init(p.model, key=jax.random.key(0)) for trainer in trainers]
+    (waits, slow), (leaves, fast) = (
+        eqx.filter_jit(t.step)(state, (x, y)) for t, state in zip(trainers, states, strict=True)
+    )
+    assert slow["unsettled_fraction"] == fast["unsettled_fraction"] == 0
+    # What it did before it left is counted: the free phase goes on from there, the nudged phases begin again.
+    assert fast["free_steps"] <= slow["free_steps"] + 3 and fast["nudged_steps"] > slow["nudged_steps"]
+    for a, b in zip(jax.tree.leaves(waits.model), jax.tree.leaves(leaves.model), strict=True):
+        if eqx.is_array(a):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+def test_patience_is_a_number_of_steps():
+    with pytest.raises(ValueError, match="patience is 0; expected a number of steps"):
+        Trainer(Sweep(), FiniteNudge(eqprop.centred(0.1), Sweep()), optax.sgd(0.1), patience=0)

@@ -1,90 +1,95 @@
-"""Anderson acceleration, regularised, with a plain step whenever it does not help."""
-
-from collections.abc import Callable
+"""Anderson acceleration of even-odd sweeps, with plain sweeps whenever it does not help."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from eqprop._tree import AnyState, Drift, from_pairs, to_pairs
-from eqprop.relaxation.base import AbstractIteration, Iterate
+from eqprop import _tree
+from eqprop._tree import from_pairs, to_pairs
+from eqprop.relaxation.sweep import AbstractSweep, Halfway, Leaves
 
 
 class _Memory(eqx.Module):
-    """The last accepted point, and differences of states and drifts along the way to it."""
+    """Differences between the last states, and between their drifts; the newest first."""
 
-    u: Float[Array, " n"]
-    drift: Float[Array, " n"]
-    residual: Float[Array, ""]
     du: Float[Array, "depth n"]
     df: Float[Array, "depth n"]
-    count: Int[Array, ""]
-    plain: Bool[Array, ""]
-    """Whether the proposal now being judged was a plain step, which is always accepted."""
+    failures: Int[Array, ""]
+    rest: Int[Array, ""]
+    """Plain sweeps still to make before acceleration is tried again."""
 
 
-class Anderson(AbstractIteration):
-    """With differences `ΔU`, `ΔF` of the last `depth` steps,
+class Anderson(AbstractSweep):
+    """Even-odd sweeps whose odd layers, with differences `ΔU`, `ΔF` of the last `depth` sweeps, go to
 
-        γ = argmin ‖f − ΔFᵀγ‖² + λ‖γ‖²,      u ← u + damping · f − (ΔU + damping · ΔF)ᵀ γ,
+        u_odd + damping · f − (ΔU + damping · ΔF)ᵀ γ,      γ = argmin ‖f − ΔFᵀγ‖² + λ‖γ‖²,      f = F_odd(u),
 
-    `λ` being `ridge` times the mean squared norm of the differences. If an accelerated step makes the residual
-    larger, it is taken back, the memory is cleared, and a plain damped step is made from where it began. Complex
-    states are treated as pairs of real numbers.
+    `λ` being `ridge` times the mean squared norm of the differences. After a step that made the residual larger, the
+    memory is cleared and plain sweeps follow, twice as many each time, so that what a sweep settles is settled.
+    Complex states are treated as pairs of real numbers.
 
     Anderson (1965); Walker & Ni (2011).
     """
 
     tol: float = 1e-5
     max_steps: int = 500
-    depth: int = 4
+    depth: int = 2
     damping: float = 1.0
     ridge: float = 1e-8
 
     def __check_init__(self):
-        if not 0 < self.damping <= 1 or self.depth < 1 or not self.ridge > 0:
+        if self.depth < 1 or not self.ridge > 0:
             raise ValueError(
-                f"Anderson got damping={self.damping}, depth={self.depth}, ridge={self.ridge}; expected damping "
-                "above 0 and up to 1, depth of at least 1, ridge above 0 (an unregularised system can be singular)."
+                f"Anderson got depth={self.depth}, ridge={self.ridge}; expected depth of at least 1, and ridge above 0 "
+                "(an unregularised system can be singular)."
             )
 
-    def init(self, drift: Drift, iterate: Iterate) -> _Memory:
-        u, f, _ = _vectors(iterate)
-        history = jnp.zeros((self.depth, u.size), u.dtype)
+    def init(self, point: Halfway) -> _Memory:
+        f = _vector(point.change)
+        history = jnp.zeros((self.depth, f.size), f.dtype)
         zero = jnp.zeros((), jnp.int32)
-        return _Memory(u, f, iterate.residual, history, history, zero, jnp.asarray(True))
+        return _Memory(history, history, zero, zero)
 
-    def propose(self, drift: Drift, iterate: Iterate, memory: _Memory) -> tuple[AnyState, _Memory]:
-        u, f, unflatten = _vectors(iterate)
-        helped = (iterate.residual <= memory.residual) | memory.plain
-        slot = memory.count % self.depth
-        du = jnp.where(helped, memory.du.at[slot].set(u - memory.u), 0.0)
-        df = jnp.where(helped, memory.df.at[slot].set(f - memory.drift), 0.0)
-        u = jnp.where(helped, u, memory.u)
-        f = jnp.where(helped, f, memory.drift)
+    def propose(self, point: Halfway, odd: Leaves, memory: _Memory) -> Leaves:
+        _, unravel = ravel_pytree(to_pairs(odd))
+        f = _vector(point.change)
         # Unused rows are zero: the ridge gives them no weight.
-        gram = df @ df.T
+        gram = memory.df @ memory.df.T
         ridge = self.ridge * jnp.trace(gram) / self.depth + jnp.finfo(gram.dtype).tiny
-        gamma = jnp.linalg.solve(gram + ridge * jnp.eye(self.depth, dtype=gram.dtype), df @ f)
-        proposal = u + self.damping * f - (du + self.damping * df).T @ gamma
-        now = _Memory(
-            u,
-            f,
-            jnp.where(helped, iterate.residual, memory.residual),
-            du,
-            df,
-            jnp.where(helped, memory.count + 1, 0),
-            plain=~helped,
+        gamma = _solve(gram + ridge * jnp.eye(self.depth, dtype=gram.dtype), memory.df @ f)
+        step = self.damping * f - jnp.where(memory.rest > 0, 0.0, gamma) @ (memory.du + self.damping * memory.df)
+        return _tree.add(odd, from_pairs(unravel(step), odd))
+
+    def learn(self, old: tuple[Halfway, Leaves], new: tuple[Halfway, Leaves], memory: _Memory) -> _Memory:
+        worse = ~(new[0].residual <= old[0].residual)  # also where it is no number
+        du = _vector(new[1]) - _vector(old[1])
+        df = _vector(new[0].change) - _vector(old[0].change)
+        failures = jnp.minimum(memory.failures + worse.astype(jnp.int32), 10)
+        return _Memory(
+            jnp.where(worse, 0.0, jnp.concatenate([du[None], memory.du[:-1]])),
+            jnp.where(worse, 0.0, jnp.concatenate([df[None], memory.df[:-1]])),
+            failures,
+            jnp.where(worse, 2**failures, jnp.maximum(memory.rest - 1, 0)),
         )
-        return unflatten(proposal), now
 
-    def takes_back(self, memory: _Memory) -> Bool[Array, ""]:
-        return ~memory.plain
+    def forgives(self, memory: _Memory) -> Bool[Array, ""]:
+        return memory.rest == 0
 
 
-def _vectors(iterate: Iterate) -> tuple[Array, Array, Callable[[Array], AnyState]]:
-    """State and drift as real vectors, and the way back."""
-    u, unravel = ravel_pytree(to_pairs(iterate.u))
-    f, _ = ravel_pytree(to_pairs(iterate.drift))
-    return u, f, lambda vector: from_pairs(unravel(vector), iterate.u)
+def _vector(half: Leaves) -> Float[Array, " n"]:
+    return ravel_pytree(to_pairs(half))[0]
+
+
+def _solve(a: Float[Array, "depth depth"], b: Float[Array, " depth"]) -> Float[Array, " depth"]:
+    """The solution of a small positive definite system, unrolled: a batched library call costs more than the sweep."""
+    n = b.shape[0]
+    rows, right = [[a[i, j] for j in range(n)] for i in range(n)], [b[i] for i in range(n)]
+    for k in range(n):
+        for i in range(k + 1, n):
+            factor = rows[i][k] / rows[k][k]
+            rows[i] = [rows[i][j] - factor * rows[k][j] for j in range(n)]
+            right[i] = right[i] - factor * right[k]
+    for k in reversed(range(n)):
+        right[k] = (right[k] - sum(rows[k][j] * right[j] for j in range(k + 1, n))) / rows[k][k]
+    return jnp.stack(right)
