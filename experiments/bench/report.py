@@ -48,7 +48,7 @@ def table(record: dict[str, Any]) -> str:
     ]
     lines += [_comparison(row) for row in record["rows"]]
     if record["growth"]:
-        lines += ["", "| grows | value | ms | over floor | compile, s | gradient error | unsettled |", "|" + "---|" * 7]
+        lines += ["", "| grows | value | ms | over floor | compile, s |", "|" + "---|" * 5]
         lines += [_growth(row) for row in record["growth"]]
     return "\n".join([*lines, "", _notes(record)]) + "\n"
 
@@ -68,7 +68,7 @@ def _comparison(row: dict[str, Any]) -> str:
 def _growth(row: dict[str, Any]) -> str:
     ours = row["time"]["ours"]
     cells = [row["axis"], row["value"], f"{1e3 * ours['median']:.1f}", f"{row['ours_over_floor']:.1f}"]
-    cells += [f"{ours['compile']:.1f}", f"{row['gradient_error']:.1e}", f"{100 * row['unsettled_fraction']:.0f} %"]
+    cells.append(f"{ours['compile']:.1f}")
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
