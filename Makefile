@@ -48,7 +48,7 @@ audit: $(STAMP) ## Split the bias of a gradient estimate by its causes; ARGS as 
 	$(BIN)/python -m experiments.audit $(ARGS)
 
 test: $(STAMP) ## Run the tests, in a few minutes
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## Run the slow tests: trainings that reach a range of accuracies
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -86,9 +86,9 @@ class ForwardHomeostasis(_AbstractProbed):
             return _tree.subtract(jax.jvp(network.drive, (s,), (v,))[1], v)
 
         once = jacobian(noise)
-        squared = _tree.dot(once, once) if self.terms != "trace" else 0.0
-        trace = _tree.dot(noise, jacobian(once)) if self.terms != "norm" else 0.0
-        return (squared - trace) / _tree.size(u)
+        squared = 0.0 if self.terms == "trace" else _tree.dot(once, once)
+        trace = 0.0 if self.terms == "norm" else _tree.dot(noise, jacobian(once))
+        return jnp.asarray(squared - trace) / _tree.size(u)
 
 
 class SkewHomeostasis(_AbstractProbed):

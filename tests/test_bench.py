@@ -45,7 +45,7 @@ def test_plain_gradient_is_the_librarys(kind, num_points):
     model, x, y = problem(kind)
     trainer = eq.Trainer(
         eq.FixedSteps(FREE),
-        eq.FiniteNudge(eq.cauchy(BETA, num_points), eq.FixedSteps(NUDGED)),
+        eq.FiniteNudge(stencil=eq.cauchy(BETA, num_points), relaxation=eq.FixedSteps(NUDGED)),
         oracle.recorder(),
         keep_unsettled=True,
     )

@@ -291,7 +291,7 @@ def test_no_example_waits_for_the_slowest_and_none_ends_elsewhere():
     x = jax.random.normal(jax.random.key(1), (16, *p.x.shape[1:]))
     y = jnp.arange(16) % 3
     relaxation = Sweep(tol=1e-12)
-    estimator = FiniteNudge(eqprop.centred(0.1), relaxation)
+    estimator = FiniteNudge(stencil=eqprop.centred(0.1), relaxation=relaxation)
     trainers = [Trainer(relaxation, estimator, optax.sgd(0.1), patience=patience) for patience in (None, 2)]
     states = [trainer.init(p.model, key=jax.random.key(0)) for trainer in trainers]
     (waits, slow), (leaves, fast) = (
@@ -307,4 +307,4 @@ def test_no_example_waits_for_the_slowest_and_none_ends_elsewhere():
 
 def test_patience_is_a_number_of_steps():
     with pytest.raises(ValueError, match="patience is 0; expected a number of steps"):
-        Trainer(Sweep(), FiniteNudge(eqprop.centred(0.1), Sweep()), optax.sgd(0.1), patience=0)
+        Trainer(Sweep(), FiniteNudge(stencil=eqprop.centred(0.1), relaxation=Sweep()), optax.sgd(0.1), patience=0)

@@ -37,6 +37,7 @@ class Anderson(AbstractSweep):
     depth: int = 2
     damping: float = 1.0
     ridge: float = 1e-8
+    rtol: float = 0.0
 
     def __check_init__(self):
         if self.depth < 1 or not self.ridge > 0:

@@ -33,7 +33,7 @@ class AbstractRelaxation(eqx.Module):
         """
 
 
-def status(residual: Float[Array, ""], last: Float[Array, ""], tol: float) -> RESULTS:
+def status(residual: Float[Array, ""], last: Float[Array, ""], tol: Float[Array, ""] | float) -> RESULTS:
     """The result of a relaxation whose best residual is `residual` and whose last one is `last`."""
     unsettled = RESULTS.where(jnp.isfinite(last), RESULTS.max_steps_reached, RESULTS.diverged)
     return RESULTS.where(residual <= tol, RESULTS.successful, unsettled)

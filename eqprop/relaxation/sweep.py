@@ -52,17 +52,22 @@ class AbstractSweep(AbstractRelaxation):
     Each half of the drift is evaluated once a step and the compiler removes the rest, so that a sweep costs one
     evaluation. On a chain the halves do not act within themselves, and `F_even = 0` after the first of the two updates:
     the residual comes at no cost. On other graphs it is a guess; the loop ends only when the drift of all layers,
-    measured at the last state, is at or below `tol`. After a residual that is not finite, the first state is returned.
+    measured at the last state, is small enough. After a residual that is not finite, the first state is returned.
     """
 
     tol: AbstractVar[float]
-    """Settled means `‖F(u)‖₂ ≤ tol`, over all neurons of an example."""
+    """Settled means `‖F(u)‖₂ ≤ max(tol, rtol · ‖F(u₀)‖₂)`, over all neurons of an example."""
+    rtol: AbstractVar[float]
+    """Of a nudged phase, whose first residual is the nudge `‖β g‖`: with it a weak teaching signal is answered as
+    accurately as a strong one, where `tol` alone would call it settled before it has moved anything."""
     max_steps: AbstractVar[int]
     damping: AbstractVar[float]
     reverse_differentiable: ClassVar[bool] = False
 
     def __check_init__(self):
         check_tolerance(self, self.tol, self.max_steps)
+        if not 0 <= self.rtol < 1:
+            raise ValueError(f"rtol is {self.rtol}; expected a fraction of the first residual, from 0 to below 1.")
         check_damping(self.damping)
 
     @abc.abstractmethod
@@ -106,26 +111,26 @@ class AbstractSweep(AbstractRelaxation):
             return ((now.point.residual > now.target) | now.again) & now.alive & (now.num_steps < self.max_steps)
 
         def unsettled(now: _Progress) -> Bool[Array, ""]:
-            more = (now.residual > self.tol) & (now.num_steps < self.max_steps)
+            more = (now.residual > tol) & (now.num_steps < self.max_steps)
             return now.alive & (more | jnp.isposinf(now.residual))  # infinite: not measured yet
 
         def sweep_and_measure(now: _Progress) -> _Progress:
             now = jax.lax.while_loop(sweeping, sweep, now)
             residual = _tree.norm(drift(now.point.u))
             # Where the guess was too low, half of what its ratio to the measurement asks for.
-            missed = residual > self.tol
-            target = jnp.where(missed, 0.5 * self.tol * now.point.residual / residual, now.target)
+            missed = residual > tol
+            target = jnp.where(missed, 0.5 * tol * now.point.residual / residual, now.target)
             alive = now.alive & jnp.isfinite(residual)
             return _Progress(now.point, now.memory, now.num_steps, target, residual, missed, alive)
 
-        start = visit(u0)
+        start, first = visit(u0), _tree.norm(drift(u0))
         one, no = jnp.ones((), jnp.int32), jnp.zeros((), bool)
-        tol = jnp.full_like(start.residual, self.tol)
+        tol = jnp.maximum(self.tol, self.rtol * first)
         unmeasured = jnp.full_like(tol, jnp.inf)
         begin = _Progress(start, self.init(start), one, tol, unmeasured, no, jnp.isfinite(start.residual))
         end = jax.lax.while_loop(unsettled, sweep_and_measure, begin)
-        u, residual = _tree.where(end.alive, (end.point.u, end.residual), (u0, _tree.norm(drift(u0))))
-        return Solution(u, residual, end.num_steps, status(residual, jnp.where(end.alive, residual, jnp.inf), self.tol))
+        u, residual = _tree.where(end.alive, (end.point.u, end.residual), (u0, first))
+        return Solution(u, residual, end.num_steps, status(residual, jnp.where(end.alive, residual, jnp.inf), tol))
 
 
 class Sweep(AbstractSweep):
@@ -135,6 +140,7 @@ class Sweep(AbstractSweep):
     tol: float = 1e-5
     max_steps: int = 500
     damping: float = 1.0
+    rtol: float = 0.0
 
     def init(self, point: Halfway) -> None:
         return None

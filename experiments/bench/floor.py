@@ -71,7 +71,7 @@ def floor_of(network: eq.AbstractNetwork, batch: int, seconds: Seconds | None = 
     lists = [part(network, batch) for part in parts]
     seconds = seconds_of(p for products in lists for p in products) if seconds is None else seconds
     times = [sum(seconds[p] for p in products) for products in lists]
-    return Floor(*times, *count_of(network, batch))
+    return Floor(times[0], times[1], times[2], *count_of(network, batch))
 
 
 class Count(NamedTuple):

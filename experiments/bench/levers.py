@@ -13,6 +13,7 @@ from jaxtyping import Array
 import eqprop as eq
 from eqprop.activation import shifted_sigmoid
 from eqprop.network.conv import convolve_transposed
+from eqprop.train import Metrics
 from experiments.bench import report
 from experiments.bench.problems import Images, images, trained
 from experiments.bench.timing import compile_timed, interleaved
@@ -52,7 +53,7 @@ def variants(tol: float) -> list[Variant]:
 
 def measure(variant: Variant, model: eq.Model, data: Images) -> dict[str, Any]:
     """Milliseconds a step over several batches, seconds to compile, mean steps and unsettled examples."""
-    estimator = eq.FiniteNudge(eq.centred(0.5), variant.relaxation, norm_bound=1.0)
+    estimator = eq.FiniteNudge(stencil=eq.centred(0.5), relaxation=variant.relaxation, norm_bound=1.0)
     trainer = eq.Trainer(
         variant.relaxation, estimator, optax.adam(1e-3), coarse=variant.coarse, patience=variant.patience
     )
@@ -60,7 +61,7 @@ def measure(variant: Variant, model: eq.Model, data: Images) -> dict[str, Any]:
     batches = [data.batch(50, 1000 + index) for index in range(BATCHES)]
     arrays, static = eqx.partition(state, eqx.is_array)
 
-    def step(arrays: Any, x: Array, y: Array) -> tuple[Any, eq.Metrics]:
+    def step(arrays: Any, x: Array, y: Array) -> tuple[Any, Metrics]:
         new, metrics = trainer.step(eqx.combine(arrays, static), (x, y))
         return eqx.filter(new, eqx.is_array), metrics
 
@@ -68,7 +69,7 @@ def measure(variant: Variant, model: eq.Model, data: Images) -> dict[str, Any]:
     program = compile_timed(step, arrays, *batches[0])
     call = jax.jit(step, donate_argnums=donated).lower(arrays, *batches[0]).compile() if donated else program.call
 
-    def epoch() -> list[eq.Metrics]:
+    def epoch() -> list[Metrics]:
         now, measured = jax.tree.map(jnp.copy, arrays), []
         for x, y in batches:
             moved, metrics = call(now, x, y)
@@ -144,7 +145,7 @@ def table(record: dict[str, Any]) -> str:
     lines = [
         "# What each lever gives",
         "",
-        "| trained with homeostasis | tolerance | lever | ms a step | free sweeps | nudged sweeps | unsettled | compile, s |",
+        "| homeostasis | tolerance | lever | ms a step | free sweeps | nudged sweeps | unsettled | compile, s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in record["steps"]:
@@ -156,9 +157,9 @@ def table(record: dict[str, Any]) -> str:
     lines += ["", "| piece | ours, µs | replaced, µs |", "|---|---|---|"]
     lines += [f"| {row['lever']} | {row['ours']:.0f} | {row['other']:.0f} |" for row in record["kernels"]]
     note = (
-        f"Dense 784-256-256-10, batch 50, N = 2, β = 0.5, {BATCHES} batches of {record['data']}; at most {STEPS} steps a "
-        "phase. Steps are means over examples, nudged ones summed over two nodes. Made by "
-        "`python -m experiments.bench.levers`."
+        f"Dense 784-256-256-10, batch 50, N = 2, β = 0.5, {BATCHES} batches of {record['data']}, networks trained "
+        f"with and without homeostasis; at most {STEPS} steps a phase. Steps are means over examples, nudged ones "
+        "summed over two nodes. Made by `python -m experiments.bench.levers`."
     )
     return "\n".join([*lines, "", note])
 

@@ -23,10 +23,16 @@ class Reference(NamedTuple):
 
 def recorder() -> optax.GradientTransformation:
     """An optimiser that moves nothing and keeps the gradient as its state: what `Trainer.step` would have used."""
-    return optax.GradientTransformation(
-        lambda parameters: jax.tree.map(jnp.zeros_like, parameters),
-        lambda gradient, state, parameters=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
-    )
+
+    def init(params: optax.Params) -> optax.OptState:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return jax.tree.map(jnp.zeros_like, updates), updates
+
+    return optax.GradientTransformation(init, update)
 
 
 def step_gradients(trainer: eq.Trainer, model: eq.Model, batches: list[tuple]) -> tuple[list[Params], float]:

@@ -128,7 +128,7 @@ def gradient(
         once = jacobian(noise)
         twice = jacobian(once)
         total = sum(jnp.sum(once[n] ** 2) - jnp.sum(noise[n] * twice[n]) for n in s)
-        return total / sum(leaf.size for leaf in s.values())
+        return jnp.asarray(total) / sum(leaf.size for leaf in s.values())
 
     def estimate(p: Params, x: Array, y: Array, key: PRNGKeyArray) -> Params:
         zeros = {name: jnp.zeros((x.shape[0], *shape)) for name, shape in shapes.items()}

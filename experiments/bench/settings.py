@@ -51,11 +51,11 @@ def our_estimator(
 ) -> eq.AbstractErrorEstimator:
     """The estimator of a label of `ESTIMATORS`."""
     if points := num_points(name):
-        return eq.FiniteNudge(eq.cauchy(beta, points), relaxation, norm_bound)
+        return eq.FiniteNudge(stencil=eq.cauchy(beta, points), relaxation=relaxation, norm_bound=norm_bound)
     if name == "AsymmetricNudge":
-        return eq.AsymmetricNudge(eq.cauchy(beta, 2), relaxation, norm_bound)
+        return eq.AsymmetricNudge(stencil=eq.cauchy(beta, 2), relaxation=relaxation, norm_bound=norm_bound)
     exact = {"TangentResponse": eq.TangentResponse, "RecurrentBackprop": eq.RecurrentBackprop}
-    return exact[name](relaxation, norm_bound)
+    return exact[name](relaxation=relaxation, norm_bound=norm_bound)
 
 
 def homeostasis(kind: str, coefficient: float) -> eq.AbstractHomeostasis:

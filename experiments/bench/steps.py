@@ -17,7 +17,9 @@ def plain_gradient(
 ) -> Callable[[plain.Params, Any, Any, Any], plain.Params]:
     """The published gradient of that model's parameters."""
     settings, network = SETTINGS[kind], model.network
-    shape = (network.kernels["in-l1"].shape[0],) if isinstance(network, eq.DenseNetwork) else network.image_shape
+    assert isinstance(network, (eq.DenseNetwork, eq.ConvNetwork))
+    dense = isinstance(network, eq.DenseNetwork)
+    shape = (network.kernels["in-l1"].shape[0],) if dense else network.image_shape
     state = jax.eval_shape(network.embed, jax.ShapeDtypeStruct(tuple(shape), network.biases["out"].dtype))
     return plain.gradient(
         plain.dense_field if kind == "dense" else plain.conv_field,
