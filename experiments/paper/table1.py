@@ -18,13 +18,13 @@ COLUMNS = ("published", "settled")
 STRENGTHS = (0.05, 0.5)
 EXTENT = {
     "quick": ((0,), ("epochs=1", "data.train_examples=5000")),
-    "cpu": ((0, 1, 2), ("epochs=2", "data.train_examples=25000")),
+    "cpu": ((0, 1, 2), ("epochs=2", "data.train_examples=12000")),
     "full": ((0, 1, 2, 3, 4), ("epochs=50",)),
 }
 """Seeds and length of each scale; `full` is the published one."""
 SLOW = {
     "quick": ((), (), ""),
-    "cpu": ((0,), ("epochs=2", "data.train_examples=6000"), "6,000 images, one seed"),
+    "cpu": ((0,), ("epochs=1", "data.train_examples=5000"), "5,000 images, one epoch, one seed"),
     "full": (*EXTENT["full"], ""),
 }
 """The continuous-time nudge integrates three turns with an ODE solver: over ten times the work of the others."""
