@@ -19,6 +19,7 @@ RANKS = {
     "readout": 3,
     "relaxation": 3,
     "stencil": 3,
+    "substrate.base": 2,
     "substrate.dynamics": 3,
     "substrate.probe": 3,
     "estimator": 4,

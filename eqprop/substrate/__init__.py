@@ -1,0 +1,1 @@
+"""What an imperfect device does to learning."""
