@@ -65,7 +65,7 @@ collect: $(STAMP) ## Gather run folders into a table: make collect ARGS="outputs
 data: $(STAMP) ## Fetch and verify a data set: make data DATASET=cifar10 [ROOT=folder]
 	$(BIN)/python -m experiments.data $(DATASET) $(if $(ROOT),--root "$(ROOT)")
 
-bench: $(STAMP) ## Time of training steps over their floor, with their errors; ARGS="--quick" takes a minute
+bench: $(STAMP) ## Time of training steps over their floor, with their errors, in ten minutes; ARGS="--quick": one
 	$(BIN)/python -m experiments.bench $(ARGS)
 
 bench-gpu: $(STAMP) ## The same question on a GPU: seconds an epoch, share of the matrix ceiling, memory

@@ -25,7 +25,13 @@ POOR = FixedSteps(4, tol=1.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "relaxation"), [("symmetric", SETTLE), ("asymmetric", SETTLE), ("asymmetric", POOR), ("conv", POOR)]
+    ("name", "relaxation"),
+    [
+        ("symmetric", SETTLE),
+        ("asymmetric", SETTLE),
+        ("asymmetric", POOR),
+        pytest.param("conv", POOR, marks=pytest.mark.slow),
+    ],
 )
 def test_the_parts_add_up(name, relaxation):
     """`δ − δ_RBP` is finite relaxation + finite nudge + asymmetry, to rounding, for a poor relaxation as well; each

@@ -33,6 +33,7 @@ def swept(tmp_path_factory, cache):
     return root, finish(start(words, cache)), finish(start(words, cache))
 
 
+@pytest.mark.slow
 def test_a_failing_job_costs_only_itself(swept):
     root, (code, output), _ = swept
     assert code == 1
@@ -45,6 +46,7 @@ def test_a_failing_job_costs_only_itself(swept):
     assert row["runs"] == 2
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_skips_what_is_finished(swept):
     root, _, (code, output) = swept
     assert code == 1

@@ -385,6 +385,7 @@ def test_a_relaxation_that_does_not_settle_stops_the_run(tmp_path):
     assert len((tmp_path / "run" / record.METRICS).read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_members_of_a_population_equal_lone_runs(tmp_path):
     both = run(tiny(tmp_path / "both", "population=2", "runtime.x64=true"))
     assert both["seeds"] == [0, 1]
