@@ -14,7 +14,7 @@ PANELS = (
     ("test_accuracy", 100, "test accuracy (%)"),
 )
 """Metric, factor, axis label."""
-TITLES = ("Homeostasis acts on the asymmetry,", "hence on the alignment of errors,", "hence on what is learned")
+TITLES = ("Asymmetry of the network", "Alignment of its errors", "What it learns")
 CURVES = {"with": "with homeostasis", "without": "without homeostasis"}
 
 
@@ -57,6 +57,6 @@ def draw(data: Data, heading: str, titles: Sequence[str] = TITLES) -> Figure:
         frame(axis, "epoch", ylabel, title)
         axis.locator_params(axis="x", integer=True)
     axes[0].set_ylim(0, 0.62)
-    legend(axes[0], loc="lower left")
+    legend(axes[2], loc="lower right")
     figure.suptitle(heading, fontsize=11)
     return figure

@@ -207,7 +207,8 @@ def _executed(runs: Sequence[_Run], root: str, rerun: bool, workers: int) -> Ite
     if workers < 2 or len(runs) < 2:
         yield from ((run, _execute(run, root, rerun)) for run in runs)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (root, workers))
+    # A worker serves a few runs only: compiled programs fill the memory maps that a process may hold.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (root, workers), max_tasks_per_child=6)
     try:
         futures = {pool.submit(_execute, run, root, rerun): run for run in runs}
         for future in as_completed(futures):
