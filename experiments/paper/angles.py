@@ -73,7 +73,7 @@ def draw(data: Data, arguments: Arguments) -> Figure:
         band(axis, data["angles"], data["accuracy"][method], index, name)
     axis.set_xticks(data["angles"])
     label = arguments.data_label or "Fashion-MNIST"
-    frame(axis, "initial weight angle (degrees)", "test accuracy (%)", f"Asymmetry costs EP accuracy ({label})")
+    frame(axis, "initial weight angle (degrees)", "test accuracy (%)", f"Accuracy by initial weight angle ({label})")
     legend(axis, loc="lower left")
     return figure
 

@@ -87,7 +87,7 @@ def draw(data: Data, arguments: Arguments) -> Figure:
     axes[1].sharey(axes[0])
     axes[1].autoscale(axis="y")
     legend(axes[0], loc="center right")
-    figure.suptitle("The bias of finite nudges is mostly asymmetry, not the nudge", fontsize=11)
+    figure.suptitle("Homeostasis removes the asymmetry; the nudge and its relaxation remain", fontsize=11)
     return figure
 
 
