@@ -1,11 +1,5 @@
 """float64, strict promotion and no silent broadcasting: a class of bugs ends here."""
 
-import os
-
-# Before jax is imported: compiling takes most of the time of these small programs, running them hardly any. Inherited
-# by the commands that tests start.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-
 import jax
 import pytest
 
