@@ -221,6 +221,14 @@ def test_missing_data_costs_one_job(results, capsys):
     assert load_study("made", "quick")["absent"][0].missing == "data not found: mnist"
 
 
+def test_workers_are_replaced(results, monkeypatch):
+    """All runs end, though each worker process serves one only."""
+    monkeypatch.setattr(study, "RUNS_A_WORKER", 1)
+    job = Job("absent", ("data=mnist", f"data.root='{results}'"), (0, 1, 2))
+    records = study.run_study("made", "quick", [job], root=str(results / "outputs"), workers=2)
+    assert [r.missing for r in records["absent"]] == ["data not found: mnist"] * 3
+
+
 def test_population_becomes_members():
     summary = {
         "seeds": [0, 1], "test_accuracy": 0.5, "cosine_hidden": {"start": 0.1, "end": 0.8},

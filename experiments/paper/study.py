@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 ENVIRONMENT, MISSING = "environment.json", "missing.txt"
 FILES = (CONFIG, ENVIRONMENT, METRICS, SUMMARY)
 NOT_RUN = "not run at this scale"
+RUNS_A_WORKER = 6
 
 
 class Job(NamedTuple):
@@ -207,14 +208,17 @@ def _executed(runs: Sequence[_Run], root: str, rerun: bool, workers: int) -> Ite
     if workers < 2 or len(runs) < 2:
         yield from ((run, _execute(run, root, rerun)) for run in runs)
         return
-    # A worker serves a few runs only: compiled programs fill the memory maps that a process may hold.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (root, workers), max_tasks_per_child=6)
-    try:
-        futures = {pool.submit(_execute, run, root, rerun): run for run in runs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # Compiled programs fill the memory maps that a process may hold, so that a worker serves a few runs only. The
+    # executor's own way of replacing workers, max_tasks_per_child, can wait for ever (Python issue 115634).
+    served = RUNS_A_WORKER * workers
+    for block in (runs[start : start + served] for start in range(0, len(runs), served)):
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (root, workers))
+        try:
+            futures = {pool.submit(_execute, run, root, rerun): run for run in block}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _begin_worker(root: str, workers: int) -> None:
