@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from eqprop import metrics as metrics
+from eqprop import metrics as metrics, substrate as substrate
 from eqprop._solution import RESULTS as RESULTS, Solution as Solution
 from eqprop.activation import (
     dsilu as dsilu,
@@ -11,6 +11,7 @@ from eqprop.activation import (
     tanh as tanh,
 )
 from eqprop.audit import Audit as Audit, audit as audit
+from eqprop.coarse import CoarsePhase as CoarsePhase
 from eqprop.estimator import (
     AbstractErrorEstimator as AbstractErrorEstimator,
     AbstractEstimator as AbstractEstimator,
@@ -59,7 +60,8 @@ from eqprop.stencil import (
     centred as centred,
     one_sided as one_sided,
 )
-from eqprop.train import CoarsePhase as CoarsePhase, Trainer as Trainer, TrainState as TrainState
+from eqprop.substrate import Substrate as Substrate
+from eqprop.train import Trainer as Trainer, TrainState as TrainState
 
 try:
     __version__ = version("eqprop")

@@ -7,8 +7,6 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
 from eqprop import _tree
 from eqprop._tree import AnyState
 from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork
-from eqprop.network.conv import ConvNetwork
-from eqprop.network.dense import DenseNetwork
 from eqprop.readout import Target
 
 
@@ -32,7 +30,8 @@ def layer_cosines(estimate: AnyState, reference: AnyState, readout_layer: str) -
 
 def reciprocal_pairs(network: AbstractNetwork) -> list[tuple[Array, Array]]:
     """Forward kernels with their feedback partners, in one orientation; none for a network of another kind."""
-    return network.reciprocal_pairs() if isinstance(network, (DenseNetwork, ConvNetwork)) else []
+    pairs = getattr(network, "reciprocal_pairs", None)
+    return [] if pairs is None else pairs()
 
 
 def weight_angle(network: AbstractNetwork) -> Scalar:

@@ -12,10 +12,12 @@ from eqprop import _tree, metrics
 from eqprop._compaction import compacted
 from eqprop._solution import RESULTS, Solution
 from eqprop._tree import AnyState
+from eqprop.coarse import CoarsePhase
 from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, RecurrentBackprop, Response
 from eqprop.homeostasis import AbstractHomeostasis
 from eqprop.readout import Model
 from eqprop.relaxation import AbstractRelaxation, until_rounding
+from eqprop.substrate.stack import Substrate
 
 Batch = tuple[Float[Array, "batch ..."], Array]
 """Inputs, and targets: class numbers `(batch,)` or vectors `(batch, classes)`."""
@@ -31,30 +33,6 @@ class TrainState(eqx.Module):
     optimiser: optax.OptState
     key: PRNGKeyArray
     step: Int[Array, ""]
-
-
-class CoarsePhase(eqx.Module):
-    """A first part of the free phase in half precision: model and input are cast, relaxed, and the state is cast back.
-
-    The free phase then goes on from there in full precision, so that its residual is measured in it. As published, that
-    is `CoarsePhase(FixedSteps(250), "float16")` before a free phase of `FixedSteps(0)`.
-    """
-
-    relaxation: AbstractRelaxation
-    dtype: str = eqx.field(static=True, default="float16")
-
-    def __check_init__(self):
-        if self.dtype not in ("float16", "bfloat16"):
-            raise ValueError(f"dtype is {self.dtype!r}; the half precisions are 'float16' and 'bfloat16'.")
-
-    def __call__(self, model: Model, x: Float[Array, "..."]) -> AnyState:
-        """The relaxed potentials of one example, in the precision of the model."""
-        half = jax.tree.map(lambda leaf: leaf.astype(self.dtype) if eqx.is_inexact_array(leaf) else leaf, (model, x))
-        full = model.initial_state(x)
-        u = self.relaxation(half[0].free_drift(half[1]), half[0].initial_state(half[1])).state
-        # Half precision reaches 65,504: a state that left it starts again from the beginning.
-        finite = jnp.isfinite(_tree.norm(u))
-        return _tree.where(finite, _tree.cast_like(u, full), full)
 
 
 class Trainer(eqx.Module):
@@ -77,6 +55,8 @@ class Trainer(eqx.Module):
     keep_unsettled: bool = eqx.field(static=True, default=False)
     """Whether examples that did not settle take part in the gradient, as in the published schedule. Otherwise they
     are left out of the mean; they are counted either way, and one that diverged never takes part."""
+    substrate: Substrate | None = None
+    """What the network runs on; put here by `on`. Models given and returned hold the nominal parameters."""
     patience: int | None = eqx.field(static=True, default=8)
     """Steps after which examples that have not settled leave their batch and relax on in smaller and smaller groups, so
     that a few slow ones do not hold up all. Relaxations without `max_steps` ignore it; `None`: all wait."""
@@ -85,14 +65,32 @@ class Trainer(eqx.Module):
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience is {self.patience}; expected a number of steps, 1 or more, or None.")
 
+    def on(self, substrate: Substrate | None) -> "Trainer":
+        """This trainer with the network on a device: its dynamics in free and nudged phases, its measurement in the
+        estimator, its writes at the end of the optimiser's chain.
+
+        **Raises:** `ValueError` if device and estimator do not go together.
+        """
+        if substrate is None:
+            return self
+        writes = substrate.writes()
+        return dataclasses.replace(
+            self,
+            substrate=substrate,
+            relaxation=self.relaxation if substrate.flow is None else substrate.flow,
+            estimator=substrate.equip(self.estimator),
+            optimiser=self.optimiser if writes is None else optax.chain(self.optimiser, writes),
+        )
+
     def init(self, model: Model, *, key: PRNGKeyArray) -> TrainState:
         """A state to start from.
 
         **Raises:** `ValueError` if estimator, homeostasis and network do not go together.
         """
-        self.estimator.check(model)
+        device = eqx.filter_eval_shape(self.deployed, model)
+        self.estimator.check(device)
         if self.homeostasis is not None:
-            self.homeostasis.check(model.network)
+            self.homeostasis.check(device.network)
         optimiser = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
         return TrainState(model, optimiser, key, jnp.zeros((), jnp.int32))
 
@@ -100,16 +98,20 @@ class Trainer(eqx.Module):
         """One update from a batch; metrics are those before it."""
         x, y = batch
         model = state.model
-        respond_key, homeostasis_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        free = self.free_phase(model, x)
-        response = self._respond(model, x, y, free, jax.random.split(respond_key, x.shape[0]))
+        key = jax.random.fold_in(state.key, state.step)
+        respond_key, homeostasis_key = jax.random.split(key)
+        free_key, write_key = jax.random.split(jax.random.fold_in(key, 2))
+        device = self.deployed(model)
+        free = self.free_phase(device, x, key=free_key)
+        response = self._respond(device, x, y, free, jax.random.split(respond_key, x.shape[0]))
         settled, usable = self._judge(free, response)
         # Zeros stand where an example is left out, so that nothing of it, not even a NaN, meets the gradient.
         response = jax.vmap(lambda ok, r: eqx.tree_at(lambda r: (r.state, r.payload), r, _masked(ok, r)))(
             usable, response
         )
 
-        def objective(model: Model) -> tuple[Scalar, Scalar]:
+        def objective(nominal: Model) -> tuple[Scalar, Scalar]:
+            model = self.deployed(nominal)
             surrogates = jax.vmap(lambda x, y, r: self.estimator.surrogate(model, x, y, r))(x, y, response)
             task = _mean(surrogates, usable)
             penalty, weight = jnp.zeros_like(task), 0.0
@@ -122,8 +124,10 @@ class Trainer(eqx.Module):
             return task + weight * penalty, penalty
 
         gradient, penalty = eqx.filter_grad(objective, has_aux=True)(model)
-        updates, optimiser = self.optimiser.update(gradient, state.optimiser, eqx.filter(model, eqx.is_inexact_array))
-        losses, correct, _ = self._scores(model, response.state, y)
+        rule = optax.with_extra_args_support(self.optimiser)
+        params = eqx.filter(model, eqx.is_inexact_array)
+        updates, optimiser = rule.update(gradient, state.optimiser, params, key=write_key)
+        losses, correct, _ = self._scores(device, response.state, y)
         dtype = losses.dtype
         measured = {
             "loss": _mean(losses, usable),
@@ -138,14 +142,20 @@ class Trainer(eqx.Module):
         new = TrainState(eqx.apply_updates(model, updates), optimiser, state.key, state.step + 1)
         return new, {name: value.astype(dtype) for name, value in measured.items()}
 
-    def evaluate(self, model: Model, batch: Batch) -> Metrics:
+    def deployed(self, model: Model) -> Model:
+        """The model as the substrate realises it; without one, itself."""
+        return model if self.substrate is None else self.substrate.deploy(model)
+
+    def evaluate(self, model: Model, batch: Batch, *, key: PRNGKeyArray | None = None) -> Metrics:
         """Loss, accuracy, top-5, residual quantiles, unsettled fraction and steps of the free phase.
 
-        Every example counts, settled or not; one whose scores are not finite is wrong.
+        Every example counts, settled or not; one whose scores are not finite is wrong. `key` is of the device's noise,
+        by default the same at every call.
         """
         x, y = batch
-        free = self._relax(model, x)
-        losses, top1, top5 = self._scores(model, free.state, y)
+        device = self.deployed(model)
+        free = self._relax(device, x, jax.random.key(0) if key is None else key)
+        losses, top1, top5 = self._scores(device, free.state, y)
         dtype = losses.dtype
         return {
             "loss": jnp.mean(losses),
@@ -162,17 +172,20 @@ class Trainer(eqx.Module):
         angle in degrees if it has reciprocal pairs of kernels.
 
         The truth is recurrent backpropagation at the fixed point, both relaxed until rounding whatever this trainer's
-        own relaxations are; an example that has no such fixed point within reach is left out.
+        own relaxations are; an example that has no such fixed point within reach is left out. On a substrate, it is the
+        truth of the deployed network, without errors of nudge and measurement.
 
         **Raises:** `ValueError` if the estimator has no error vectors.
         """
         if not isinstance(self.estimator, AbstractErrorEstimator):
             raise ValueError(f"{type(self.estimator).__name__} estimates no error vector to compare.")
         x, y = batch
-        free = self.free_phase(model, x)
+        model = self.deployed(model)
+        nudged = self._nudged(model)
+        free = self.free_phase(model, x, key=jax.random.fold_in(key, 1))
 
         def compare(x: Array, y: Array, free: Solution, key: PRNGKeyArray):
-            response = self.estimator.respond(model, x, y, free, key=key)
+            response = self.estimator.respond(nudged, x, y, free, key=key)
             settle = until_rounding(free.state)
             settled = settle(model.free_drift(x), free.state)
             true = RecurrentBackprop(relaxation=settle).respond(model, x, y, settled, key=key)
@@ -190,10 +203,11 @@ class Trainer(eqx.Module):
             averages["weight_angle"] = metrics.weight_angle(model.network)
         return averages
 
-    def free_phase(self, model: Model, x: Float[Array, "batch ..."]) -> Solution:
-        """The free phase of a batch; for an estimator that needs none, only where to start."""
+    def free_phase(self, model: Model, x: Float[Array, "batch ..."], *, key: PRNGKeyArray | None = None) -> Solution:
+        """The free phase of a batch on a model as it is deployed; for an estimator that needs none, only where to
+        start. `key` is split over the examples, for relaxations with noise."""
         if self.estimator.needs_free_phase:
-            return self._relax(model, x)
+            return self._relax(model, x, key)
 
         def start(x: Array) -> Solution:
             u0 = model.initial_state(x)
@@ -202,24 +216,33 @@ class Trainer(eqx.Module):
 
         return eqx.filter_vmap(start)(x)
 
-    def _relax(self, model: Model, x: Array) -> Solution:
+    def _nudged(self, device: Model) -> Model:
+        return device if self.substrate is None else self.substrate.nudge(device)
+
+    def _relax(self, model: Model, x: Array, key: PRNGKeyArray | None) -> Solution:
         start = eqx.filter_vmap(
             lambda x: Model.initial_state(model, x) if self.coarse is None else self.coarse(model, x)
         )
-        examples = x, start(x)
+        examples = x, start(x), None if key is None else jax.random.split(key, x.shape[0])
         steps = getattr(self.relaxation, "max_steps", None)
         if self.patience is None or steps is None:
-            return eqx.filter_vmap(lambda x, u: self.relaxation(model.free_drift(x), u))(*examples)
+            return eqx.filter_vmap(lambda x, u, k: self.relaxation(model.free_drift(x), u, key=k))(*examples)
 
-        def relax(example: tuple[Array, AnyState], budget: int, spent: int) -> Solution:
-            x, u = example
-            return _with_steps(self.relaxation, budget - spent)(model.free_drift(x), u)
+        def relax(example: tuple[Array, AnyState, PRNGKeyArray | None], budget: int, spent: int) -> Solution:
+            x, u, key = example
+            key = None if key is None else jax.random.fold_in(key, spent)  # it goes on, with noise of its own
+            return _with_steps(self.relaxation, budget - spent)(model.free_drift(x), u, key=key)
 
         return compacted(
-            relax, examples, patience=self.patience, max_steps=steps, carry_on=lambda e, reached: (e[0], reached.state)
+            relax,
+            examples,
+            patience=self.patience,
+            max_steps=steps,
+            carry_on=lambda e, reached: (e[0], reached.state, e[2]),
         )
 
-    def _respond(self, model: Model, x: Array, y: Array, free: Solution, keys: Array) -> Response:
+    def _respond(self, device: Model, x: Array, y: Array, free: Solution, keys: Array) -> Response:
+        model = self._nudged(device)
         relaxation = getattr(self.estimator, "relaxation", None)
         steps = getattr(relaxation, "max_steps", None)
         if self.patience is None or steps is None:

@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> str:
     compiled = eqx.filter_jit(
         lambda model: eqprop.audit(model, x, y, estimator=estimator, relaxation=task.trainer.relaxation)
     )
-    report = compiled(state.model)
+    report = compiled(task.trainer.deployed(state.model))
     for line in report.warnings():
         print(f"warning: {line}", file=sys.stderr)
     return report.table()

@@ -57,7 +57,7 @@ def build(cfg: DictConfig) -> Task:
         coarse=None if cfg.coarse is None else instantiate(cfg.coarse),
         keep_unsettled=cfg.keep_unsettled,
         patience=cfg.patience,
-    )
+    ).on(None if cfg.substrate is None else instantiate(cfg.substrate))
 
     def initial(seed: int) -> TrainState:
         key = jax.random.key(seed)

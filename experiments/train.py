@@ -47,6 +47,8 @@ def run(cfg: DictConfig, logger: Logger | None = None) -> dict[str, Any]:
     make = find_logger(cfg.run.logger if writer else None)
     with record.RunFolder(cfg, writer=writer) as folder, closing(logger or make(folder.path, folder.settings)) as log:
         print(f"{folder.path}")
+        if task.trainer.substrate is not None:
+            print(task.trainer.substrate.describe())
         summary = train(cfg, task, folder, log)
         if writer:
             figures.learning_curve(folder.path)

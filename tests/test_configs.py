@@ -95,7 +95,7 @@ def test_every_estimator_takes_an_abstract_step(name):
     check_abstractly(f"estimator={name}", *SMALL, *NEEDS.get(name, []))
 
 
-OTHERS = ("relaxation", "stencil", "coarse", "optimiser", "homeostasis", "readout", "schedule")
+OTHERS = ("relaxation", "stencil", "coarse", "optimiser", "homeostasis", "readout", "schedule", "substrate")
 
 
 @pytest.mark.parametrize("override", [f"{group}={name}" for group, name in NODES if group in OTHERS])

@@ -20,15 +20,21 @@ RANKS = {
     "relaxation": 3,
     "stencil": 3,
     "substrate.base": 2,
+    "substrate.neurons": 3,
     "substrate.dynamics": 3,
     "substrate.probe": 3,
+    "substrate.write": 3,
+    "substrate.kernels": 4,
+    "substrate.nudge": 4,
+    "substrate.deployment": 5,
+    "substrate.conductance": 6,
+    "substrate.stack": 7,
+    "coarse": 4,
     "estimator": 4,
     "homeostasis": 4,
-    "substrate.deployment": 4,
-    "substrate.write": 4,
     "metrics": 4,
     "audit": 5,
-    "train": 5,
+    "train": 8,
 }
 """Import only downwards, or within one module of equal rank."""
 
@@ -102,4 +108,4 @@ def test_sizes():
     """Readable in an afternoon: no file over 300 lines, the numeric core about 3,000."""
     lines = {path: len(path.read_text().splitlines()) for path in FILES}
     assert not {path.name: n for path, n in lines.items() if n > 300}
-    assert sum(lines[path] for path in NUMERIC) < 3100
+    assert sum(lines[path] for path in NUMERIC) < 3200

@@ -50,7 +50,7 @@ class AsymmetricNudge(AbstractErrorEstimator):
             return drift
 
         phase = relax_nodes(self.stencil, self.relaxation, drift_at, free.state, key)
-        delta = phase.derivative(self.stencil, rates, free.state)
+        delta = phase.derivative(self.stencil, lambda u, _: rates(u), free.state)
         return Error(free.state, delta, phase.num_steps, phase.result)
 
 

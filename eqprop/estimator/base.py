@@ -35,6 +35,11 @@ class AbstractEstimator(eqx.Module):
     needs_free_phase: AbstractClassVar[bool]
     """Whether `respond` expects `free` to be settled; otherwise it is only where to start."""
 
+    @property
+    def complex_nudges(self) -> bool:
+        """Whether the network is nudged off the real axis."""
+        return bool(getattr(getattr(self, "stencil", None), "holomorphic", False))
+
     def check(self, model: Model) -> None:
         """**Raises:** `ValueError` if this estimator cannot serve that model, saying what to use instead."""
 

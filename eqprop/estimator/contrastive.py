@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray, Scalar
 
 from eqprop import _tree
 from eqprop._solution import Solution
@@ -52,7 +52,7 @@ class ContrastiveHebbian(AbstractEstimator):
         free, phase = _tree.stop_gradient((response.state, response.payload))
         current = network.embed(x)
 
-        def potential(u: AnyState) -> Inexact[Array, ""]:
+        def potential(u: AnyState, _: Int[Array, ""] | int) -> Inexact[Array, ""]:
             s = network.rates(u)
             return network.interaction(s) + _tree.dot(_tree.cast_like(current, s), s)
 

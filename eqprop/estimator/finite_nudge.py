@@ -15,6 +15,7 @@ from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.stencil import Stencil
+from eqprop.substrate.probe import Measurement
 
 
 class FiniteNudge(AbstractErrorEstimator):
@@ -31,6 +32,9 @@ class FiniteNudge(AbstractErrorEstimator):
     stencil: Stencil
     relaxation: AbstractRelaxation
     norm_bound: float | None = None
+    probe: Measurement | None = None
+    """How rates are read; `None`: as they are. The error vector is made of readings; the local rule's presynaptic
+    factor is taken where the neuron sits."""
     needs_free_phase: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
@@ -39,8 +43,16 @@ class FiniteNudge(AbstractErrorEstimator):
     def error(
         self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
-        nudged = relax_nodes(self.stencil, self.relaxation, lambda b: model.nudged_drift(x, y, b), free.state, key)
-        delta = nudged.derivative(self.stencil, model.network.rates, free.state)
+        relax_key, probe_key = (None, None) if key is None else jax.random.split(key)
+        nudged = relax_nodes(
+            self.stencil, self.relaxation, lambda b: model.nudged_drift(x, y, b), free.state, relax_key
+        )
+
+        def read(u: AnyState, phase: Int[Array, ""] | int) -> AnyState:
+            s = model.network.rates(u)
+            return s if self.probe is None else self.probe(s, phase=phase, key=probe_key)
+
+        delta = nudged.derivative(self.stencil, read, free.state)
         return Error(free.state, delta, nudged.num_steps, nudged.result)
 
 
@@ -52,14 +64,17 @@ class NudgedPhase(eqx.Module):
     num_steps: Int[Array, ""]
     result: RESULTS
 
-    def derivative(self, stencil: Stencil, function: Callable[[AnyState], AnyState], free: AnyState) -> AnyState:
-        """`Re Σ wₖ (f(u(βₖ)) − f(u(0)))` of an analytic function of the potentials."""
-        values = jax.vmap(function)(self.real)
+    def derivative(
+        self, stencil: Stencil, function: Callable[[AnyState, Int[Array, ""] | int], AnyState], free: AnyState
+    ) -> AnyState:
+        """`Re Σ wₖ (f(u(βₖ), k) − f(u(0), 0))` of a function that is analytic in the potentials; the second argument
+        counts the phases, the free one as 0."""
+        phases = 1 + jnp.arange(stencil.nodes.shape[0])
+        values = jax.vmap(function)(self.real, phases[: stencil.num_real])
         if self.complex is not None:
-            values = jax.tree.map(
-                lambda a, b: jnp.concatenate([a.astype(b.dtype), b]), values, jax.vmap(function)(self.complex)
-            )
-        return stencil.derivative(values, function(free))
+            off_axis = jax.vmap(function)(self.complex, phases[stencil.num_real :])
+            values = jax.tree.map(lambda a, b: jnp.concatenate([a.astype(b.dtype), b]), values, off_axis)
+        return stencil.derivative(values, function(free, 0))
 
 
 def relax_nodes(
@@ -69,17 +84,23 @@ def relax_nodes(
     free: AnyState,
     key: PRNGKeyArray | None,
 ) -> NudgedPhase:
-    """Relax `drift_at(β)` from the free fixed point for every node: real nodes in real arithmetic."""
+    """Relax `drift_at(β)` from the free fixed point for every node: real nodes in real arithmetic. `key` is split over
+    the nodes, whose noise would cancel in the derivative otherwise."""
+    count, real_count = stencil.nodes.shape[0], stencil.num_real
+    keys = (None, None)
+    if key is not None:
+        split = jax.random.split(key, count)
+        keys = split[:real_count], split[real_count:]
 
-    def relax(beta: Inexact[Array, ""], u0: AnyState) -> Solution:
+    def relax(beta: Inexact[Array, ""], key: PRNGKeyArray | None, u0: AnyState) -> Solution:
         dtype = jax.tree.leaves(u0)[0].dtype
         return relaxation(drift_at(beta.astype(dtype)), u0, key=key)
 
-    over_nodes = jax.vmap(relax, in_axes=(0, None))
-    real = over_nodes(stencil.nodes[: stencil.num_real].real, free)
+    over_nodes = jax.vmap(relax, in_axes=(0, 0, None))
+    real = over_nodes(stencil.nodes[:real_count].real, keys[0], free)
     if not stencil.holomorphic:
         return NudgedPhase(real.state, None, jnp.sum(real.num_steps), worst(real.result))
-    complex_ = over_nodes(stencil.nodes[stencil.num_real :], _tree.to_complex(free))
+    complex_ = over_nodes(stencil.nodes[real_count:], keys[1], _tree.to_complex(free))
     steps = jnp.sum(real.num_steps) + jnp.sum(complex_.num_steps)
     result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), real.result, complex_.result)
     return NudgedPhase(real.state, complex_.state, steps, worst(result))

@@ -56,6 +56,10 @@ class OscillatingNudge(AbstractErrorEstimator):
             if not fine:
                 raise ValueError(f"{name} is {given}; expected a number {expected}.")
 
+    @property
+    def complex_nudges(self) -> bool:
+        return True
+
     def check(self, model: Model) -> None:
         if not model.network.holomorphic:
             raise ValueError(

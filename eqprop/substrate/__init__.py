@@ -1,1 +1,39 @@
 """What an imperfect device does to learning."""
+
+from eqprop.substrate.base import AbstractImperfection as AbstractImperfection
+from eqprop.substrate.conductance import (
+    Drift as Drift,
+    Faults as Faults,
+    ProgrammingNoise as ProgrammingNoise,
+    Quantised as Quantised,
+)
+from eqprop.substrate.deployment import (
+    AbstractDeployment as AbstractDeployment,
+    MirrorGain as MirrorGain,
+    Mismatch as Mismatch,
+    NeuronSpread as NeuronSpread,
+    WeightAngle as WeightAngle,
+)
+from eqprop.substrate.nudge import (
+    AbstractNudge as AbstractNudge,
+    NudgeDAC as NudgeDAC,
+    NudgeGain as NudgeGain,
+    NudgeOffset as NudgeOffset,
+    NudgePhase as NudgePhase,
+)
+from eqprop.substrate.probe import (
+    ADC as ADC,
+    AbstractProbe as AbstractProbe,
+    DriftBetweenPhases as DriftBetweenPhases,
+    Measurement as Measurement,
+    PhaseOffset as PhaseOffset,
+    ReadoutNoise as ReadoutNoise,
+)
+from eqprop.substrate.stack import Substrate as Substrate
+from eqprop.substrate.write import (
+    AbstractWrite as AbstractWrite,
+    ConstantStep as ConstantStep,
+    SoftBounds as SoftBounds,
+    WriteNoise as WriteNoise,
+    write as write,
+)

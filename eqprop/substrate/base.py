@@ -1,10 +1,14 @@
 """What an imperfection of a device is: where it acts, and what it does to the physics that learning relies on."""
 
 import abc
+import zlib
 from typing import Literal
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from equinox import AbstractClassVar
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Stage = Literal["parameters", "dynamics", "nudge", "measurement", "update"]
 """Where a device departs from its model, in the order in which a training step passes through them."""
@@ -12,6 +16,12 @@ Stage = Literal["parameters", "dynamics", "nudge", "measurement", "update"]
 Reciprocity = Literal["keeps", "gauge", "breaks", "none"]
 """What a defect does to `A = Aᵀ`: keeps it; makes `A` diagonally similar to a symmetric matrix, which known gains undo;
 breaks it beyond repair by gains; or does not touch `A` at all."""
+
+Number = float | int | Float[Array, ""]
+"""A setting of a defect: a number, or an array where one program serves many."""
+
+Chip = int | Int[Array, ""]
+"""The number of a chip: the seed of all its fixed patterns."""
 
 
 class AbstractImperfection(eqx.Module):
@@ -28,3 +38,40 @@ class AbstractImperfection(eqx.Module):
     @abc.abstractmethod
     def reciprocity(self) -> Reciprocity:
         """What the defect does to the symmetry that equilibrium propagation relies on."""
+
+    def note(self) -> str:
+        """What a reader of the stack should be told about these settings; empty if nothing."""
+        return ""
+
+
+def named(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
+    """The key that belongs to `name`, whatever other names there are."""
+    return jax.random.fold_in(key, jnp.uint32(zlib.crc32(name.encode())))
+
+
+def chip_key(chip: Chip, part: str) -> PRNGKeyArray:
+    """The key of the fixed pattern of one part of a chip. Stacking another part does not redraw it, and no key of a
+    run with the same seed equals it."""
+    return named(named(jax.random.key(chip), "chip"), part)
+
+
+def clipped_normal(key: PRNGKeyArray, like: Array, clip: Number = 2.5) -> Array:
+    """Standard normal numbers, real, in the shape and precision of `like`; those beyond `± clip` stand at it, as a
+    foundry's test rejects no device but bounds its spread."""
+    return jnp.clip(jax.random.normal(key, like.shape, like.real.dtype), -clip, clip)
+
+
+def check_range(part: eqx.Module, name: str, low: float = 0.0, high: float = float("inf")) -> None:
+    """**Raises:** `ValueError` for a number of `part` that is not within `[low, high]`; an array is not looked at."""
+    value = getattr(part, name)
+    if isinstance(value, (int, float)) and not low <= value <= high:
+        expected = f"from {low:g} to {high:g}" if high < float("inf") else f"of at least {low:g}"
+        raise ValueError(f"{type(part).__name__} got {name}={value}; expected a number {expected}.")
+
+
+def check_choice(part: eqx.Module, name: str, choices: tuple[str, ...]) -> None:
+    """**Raises:** `ValueError` for a word that is none of `choices`."""
+    if getattr(part, name) not in choices:
+        raise ValueError(
+            f"{type(part).__name__} got {name}={getattr(part, name)!r}; expected one of {', '.join(choices)}."
+        )

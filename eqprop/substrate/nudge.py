@@ -1,0 +1,157 @@
+"""Errors of the teaching current: what the output neurons get is not what the readout computes.
+
+All of them stay analytic in the rates, so that nudges may be complex. Prediction and loss are the readout's own.
+"""
+
+import abc
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+from eqprop._tree import AnyState
+from eqprop.readout import AbstractReadout, Model, Target
+from eqprop.substrate.base import AbstractImperfection, Number, Reciprocity, Stage, check_range, clipped_normal
+from eqprop.substrate.neurons import dense_biases
+
+
+class AbstractNudge(AbstractImperfection):
+    """A defect of the teaching current."""
+
+    stage: ClassVar[Stage] = "nudge"
+    holomorphic: ClassVar[bool] = True
+    moves_fixed_point: ClassVar[bool] = False
+
+    @property
+    def reciprocity(self) -> Reciprocity:
+        return "none"
+
+    @abc.abstractmethod
+    def __call__(self, readout: AbstractReadout, size: int, *, key: PRNGKeyArray) -> AbstractReadout:
+        """`readout` with the defect in its `teaching`; `size` is the number of neurons it nudges."""
+
+
+class NudgeGain(AbstractNudge):
+    """`g_k (1 + σ E_k)`, one gain an output neuron: the gradient of a re-weighted loss. 0.01 to 0.2."""
+
+    sigma: Number = 0.05
+
+    def __check_init__(self):
+        check_range(self, "sigma")
+
+    def __call__(self, readout: AbstractReadout, size: int, *, key: PRNGKeyArray) -> AbstractReadout:
+        return _device(readout, gain=1 + self.sigma * _pattern(size, key))
+
+
+class NudgeOffset(AbstractNudge):
+    """`g_k + σ E_k`: for a squared error the gradient towards targets moved by `−σ E_k`. In units of the teaching
+    current, 0.001 to 0.05."""
+
+    sigma: Number = 0.01
+
+    def __check_init__(self):
+        check_range(self, "sigma")
+
+    def __call__(self, readout: AbstractReadout, size: int, *, key: PRNGKeyArray) -> AbstractReadout:
+        return _device(readout, offset=self.sigma * _pattern(size, key))
+
+
+class NudgePhase(AbstractNudge):
+    """A nudge that lags its reference by `φ_k = phi + spread · E_k` degrees: a demodulator keeps the part in phase,
+    `g_k cos φ_k`. One phase for all is a common factor, harmless."""
+
+    phi: Number = 0.0
+    spread: Number = 0.0
+
+    def __call__(self, readout: AbstractReadout, size: int, *, key: PRNGKeyArray) -> AbstractReadout:
+        angle = jnp.radians(self.phi + self.spread * _pattern(size, key))
+        return _device(readout, gain=jnp.cos(angle))
+
+
+class NudgeDAC(AbstractNudge):
+    """Targets from a converter of `2^bits` levels from `low` to `high`; it is the target that is rounded, and not the
+    current, which depends on the rates. 4 to 12 bits."""
+
+    bits: int = eqx.field(static=True, default=8)
+    low: float = eqx.field(static=True, default=0.0)
+    high: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        check_range(self, "bits", 1, 24)
+        if not self.low < self.high:
+            raise ValueError(f"NudgeDAC got low={self.low} and high={self.high}; expected low below high.")
+
+    def __call__(self, readout: AbstractReadout, size: int, *, key: PRNGKeyArray) -> AbstractReadout:
+        return ConvertedReadout(readout=readout, converter=self)  # pyright: ignore[reportCallIssue]
+
+    def convert(self, targets: Float[Array, " classes"]) -> Float[Array, " classes"]:
+        """The nearest level."""
+        step = (self.high - self.low) / (2**self.bits - 1)
+        return self.low + step * jnp.round((jnp.clip(targets, self.low, self.high) - self.low) / step)
+
+
+class _AbstractDeviceReadout(AbstractReadout):
+    readout: AbstractVar[AbstractReadout]
+
+    @property
+    def layer(self) -> str:  # pyright: ignore
+        return self.readout.layer
+
+    def predict(self, s: AnyState) -> Float[Array, " classes"]:
+        return self.readout.predict(s)
+
+    def loss(self, s: AnyState, y: Target) -> Scalar:
+        return self.readout.loss(s, y)
+
+
+class DeviceReadout(_AbstractDeviceReadout):
+    """`gain ∘ teaching + offset`."""
+
+    readout: AbstractReadout
+    gain: Float[Array, " neurons"] | None
+    offset: Float[Array, " neurons"] | None
+
+    def teaching(self, s: AnyState, y: Target) -> AnyState:
+        signal = self.readout.teaching(s, y)
+        given = signal[self.layer]
+        if self.gain is not None:
+            given = given * self.gain.reshape(given.shape).astype(given.dtype)
+        if self.offset is not None:
+            given = given + self.offset.reshape(given.shape).astype(given.dtype)
+        return {**signal, self.layer: given}
+
+
+def _device(readout: AbstractReadout, gain: Array | None = None, offset: Array | None = None) -> DeviceReadout:
+    return DeviceReadout(readout=readout, gain=gain, offset=offset)  # pyright: ignore[reportCallIssue]
+
+
+class ConvertedReadout(_AbstractDeviceReadout):
+    """Teaching towards converted targets."""
+
+    readout: AbstractReadout
+    converter: NudgeDAC
+
+    def teaching(self, s: AnyState, y: Target) -> AnyState:
+        if jnp.issubdtype(y.dtype, jnp.integer):
+            scores = self.readout.predict(s)
+            y = jax.nn.one_hot(y, scores.size, dtype=scores.real.dtype)
+        return self.readout.teaching(s, self.converter.convert(y))
+
+
+def num_nudged(model: Model, part: eqx.Module) -> int:
+    """The neurons of the layer that the readout nudges.
+
+    **Raises:** `ValueError` if neither readout nor network tell.
+    """
+    kernel = getattr(model.readout, "kernel", None)
+    if kernel is not None:
+        return kernel.shape[0]
+    return math.prod(dense_biases(model.network, part)[model.readout.layer].shape)
+
+
+def _pattern(size: int, key: PRNGKeyArray) -> Float[Array, " neurons"]:
+    return clipped_normal(key, jnp.zeros(size))

@@ -1,0 +1,196 @@
+"""Errors of the measurement: what is read of the rates after they have settled.
+
+Real and imaginary part are two readings. The loop itself is not touched, so that nudges may be complex.
+"""
+
+import abc
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from eqprop._tree import AnyState
+from eqprop.substrate.base import (
+    AbstractImperfection,
+    Chip,
+    Number,
+    Reciprocity,
+    Stage,
+    check_range,
+    chip_key,
+    clipped_normal,
+    named,
+)
+
+Phase = int | Int[Array, ""]
+"""0 is the free phase, 1 the first node of the stencil, and so on in its order."""
+
+
+class AbstractProbe(AbstractImperfection):
+    """A defect of the measured rates."""
+
+    stage: ClassVar[Stage] = "measurement"
+    holomorphic: ClassVar[bool] = True
+    moves_fixed_point: ClassVar[bool] = False
+
+    @property
+    def reciprocity(self) -> Reciprocity:
+        return "none"
+
+    @abc.abstractmethod
+    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
+        """The reading of `s` in one phase. `chip` fixes patterns; `run`, another one for every phase, draws noise.
+
+        **Raises:** `ValueError` if noise is to be drawn without `run`.
+        """
+
+
+class ADC(AbstractProbe):
+    """A converter of `2^bits` levels from `low` to `high`; imaginary parts have the same range about 0. The error is
+    at most half a level within the range. `dither`: uniform noise of that many levels either way, before each of
+    `samples` conversions, which are averaged; ½ makes the average unbiased.
+
+    4 bits (oscillator Ising machines), 8 (BrainScaleS-2, aihwkit) to 12.
+    """
+
+    bits: int = eqx.field(static=True, default=8)
+    low: float = eqx.field(static=True, default=0.0)
+    high: float = eqx.field(static=True, default=1.0)
+    dither: float = eqx.field(static=True, default=0.0)
+    samples: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        check_range(self, "bits", 1, 24)
+        check_range(self, "dither")
+        check_range(self, "samples", 1)
+        if not self.low < self.high:
+            raise ValueError(f"ADC got low={self.low} and high={self.high}; expected low below high.")
+
+    @property
+    def step(self) -> float:
+        """One level."""
+        return (self.high - self.low) / (2**self.bits - 1)
+
+    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
+        del phase, chip
+
+        def read(v: Array, key: PRNGKeyArray, imaginary: bool) -> Array:
+            low, high = (-0.5 * (self.high - self.low), 0.5 * (self.high - self.low)) if imaginary else self._range()
+            zero = 0.0 if imaginary else self.low  # a level stands at 0 in the imaginary part
+            noise = self.dither * self.step * jax.random.uniform(key, v.shape, v.dtype, -1.0, 1.0) if self.dither else 0
+            return jnp.clip(zero + self.step * jnp.round((v + noise - zero) / self.step), low, high)
+
+        if self.dither == 0:
+            return _readings(read, s, jax.random.key(0))
+        keys = jax.random.split(_needed(run, self), self.samples)
+        return jax.tree.map(lambda v: jnp.mean(v, axis=0), jax.vmap(lambda key: _readings(read, s, key))(keys))
+
+    def _range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class ReadoutNoise(AbstractProbe):
+    """`s + σ/√samples · ξ`, fresh in every phase. It enters the error vector divided by `β`: what matters is `σ/β`.
+
+    `sigma` 10⁻⁵ to 10⁻² of the range.
+    """
+
+    sigma: Number = 1e-3
+    samples: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        check_range(self, "sigma")
+        check_range(self, "samples", 1)
+
+    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
+        del phase, chip
+        sigma = self.sigma / math.sqrt(self.samples)
+
+        def read(v: Array, key: PRNGKeyArray, imaginary: bool) -> Array:
+            return v + sigma * jax.random.normal(key, v.shape, v.dtype)
+
+        return _readings(read, s, _needed(run, self))
+
+
+class PhaseOffset(AbstractProbe):
+    """An offset `σ E` of every neuron in some phases only: a second copy of the circuit, charge left on a switch.
+
+    It is in all nudged phases, and in `alternate` ones if two arrays take turns. In all, it adds `σE/β` to a one-sided
+    error vector and nothing to a centred one or to a circle, whose weights sum to zero; in turns, `σE/2β` to a centred
+    one. 10⁻⁴ to 10⁻² of the range.
+    """
+
+    sigma: Number = 1e-3
+    alternate: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        check_range(self, "sigma")
+
+    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
+        del run
+        phase = jnp.asarray(phase)
+        return _offset(s, self.sigma, phase % 2 if self.alternate else jnp.minimum(phase, 1), chip)
+
+
+class DriftBetweenPhases(AbstractProbe):
+    """An offset `rate · E` of every neuron that grows with each phase, as they are read one after the other: a centred
+    error vector takes half of it over `β`. 10⁻⁵ to 10⁻³ of the range a phase."""
+
+    rate: Number = 1e-4
+
+    def __check_init__(self):
+        check_range(self, "rate")
+
+    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
+        del run
+        return _offset(s, self.rate, jnp.asarray(phase), chip)
+
+
+class Measurement(eqx.Module):
+    """Probes in the order in which the signal meets them, with the chip whose patterns they have."""
+
+    probes: Mapping[str, AbstractProbe]
+    chip: Chip = 0
+
+    def __call__(self, s: AnyState, *, phase: Phase, key: PRNGKeyArray | None = None) -> AnyState:
+        """The reading of the rates `s` of one example in one phase.
+
+        **Arguments:** `key`: of this example in this run, the same for all its phases.
+        """
+        run = None if key is None else jax.random.fold_in(key, phase)
+        for name, probe in self.probes.items():
+            own = None if run is None else named(run, name)
+            s = probe(s, phase=phase, chip=chip_key(self.chip, name), run=own)
+        return s
+
+
+def _readings(read: Callable[[Array, PRNGKeyArray, bool], Array], s: AnyState, key: PRNGKeyArray) -> AnyState:
+    """`read(values, key, imaginary)` of every layer, real and imaginary part apart."""
+    leaves, structure = jax.tree.flatten(s)
+
+    def both(v: Array, key: PRNGKeyArray) -> Array:
+        first, second = jax.random.split(key)
+        if not jnp.iscomplexobj(v):
+            return read(v, first, False)
+        return jax.lax.complex(read(v.real, first, False), read(v.imag, second, True))
+
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(structure, [both(v, k) for v, k in zip(leaves, keys, strict=True)])
+
+
+def _offset(s: AnyState, sigma: Number, times: Array, chip: PRNGKeyArray) -> AnyState:
+    def one(path: tuple, v: Array) -> Array:
+        pattern = clipped_normal(named(chip, jax.tree_util.keystr(path)), v)
+        return v + (sigma * times.astype(pattern.dtype) * pattern).astype(v.dtype)
+
+    return jax.tree.map_with_path(one, s)
+
+
+def _needed(run: PRNGKeyArray | None, part: AbstractProbe) -> PRNGKeyArray:
+    if run is None:
+        raise ValueError(f"{type(part).__name__} draws noise: pass a key, as in respond(..., key=key).")
+    return run

@@ -1,0 +1,157 @@
+"""A device: named defects of all stages, and what they amount to."""
+
+import dataclasses
+from typing import TypeVar
+
+import equinox as eqx
+from jaxtyping import Array
+
+from eqprop import _tree
+from eqprop.readout import Model
+from eqprop.relaxation import AbstractRelaxation
+from eqprop.substrate.base import AbstractImperfection, Chip, Reciprocity, chip_key
+from eqprop.substrate.deployment import AbstractDeployment
+from eqprop.substrate.kernels import kernels_of, with_kernels
+from eqprop.substrate.nudge import AbstractNudge, num_nudged
+from eqprop.substrate.probe import AbstractProbe, Measurement
+from eqprop.substrate.write import AbstractWrite, WriteRule, write
+
+Module = TypeVar("Module", bound=eqx.Module)
+Part = TypeVar("Part", bound=AbstractImperfection)
+
+_WORSE: tuple[Reciprocity, ...] = ("none", "keeps", "gauge", "breaks")
+
+
+class Substrate(eqx.Module):
+    """What a network runs on:
+
+        substrate = Substrate(chip=3, mismatch=Mismatch(0.1), adc=ADC(8))
+        trainer = Trainer(relaxation, estimator, optax.sgd(0.1)).on(substrate)
+
+    Every part draws its fixed pattern from the number of the chip and its own name, so that stacking another one does
+    not redraw it; all members of a population train on one chip. Parts of a stage act in the order given.
+    """
+
+    parts: dict[str, AbstractImperfection]
+    flow: AbstractRelaxation | None
+    """The device's own relaxation, in place of that of the trainer and of estimators that nudge."""
+    chip: Chip
+    aware: bool = eqx.field(static=True)
+    """How a gradient reaches the nominal parameters. Not aware, as on a chip: the local rule's update for the effective
+    device is made to the nominal one. Aware: by the chain rule through the deployment."""
+
+    def __init__(
+        self,
+        chip: Chip = 0,
+        aware: bool = False,
+        flow: AbstractRelaxation | None = None,
+        **parts: AbstractImperfection | None,
+    ):
+        """**Arguments:** `parts`, under names of your choice; those that are `None` are left out."""
+        self.chip, self.aware, self.flow = chip, aware, flow
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        for name, part in self.parts.items():
+            if not isinstance(part, AbstractImperfection):
+                raise ValueError(
+                    f"{name} is a {type(part).__name__}; expected a defect such as Mismatch, or None. "
+                    "A relaxation goes under the name flow."
+                )
+
+    def deploy(self, model: Model) -> Model:
+        """The model that the devices realise, without errors of nudge and measurement: what the truth is about."""
+        for name, part in self._of(AbstractDeployment).items():
+            key = chip_key(self.chip, name)
+            if self.aware:
+                model = part(model, key=key)
+                continue
+            asked = part.intended(model, key=key)
+            got = part(_with_constant_kernels(asked), key=key)
+            before, after = kernels_of(asked), _tree.stop_gradient(kernels_of(got))
+            model = with_kernels(got, {n: _straight_through(before[n], after[n]) for n in after}) if after else got
+        return model
+
+    def nudge(self, model: Model) -> Model:
+        """A deployed model whose teaching current has the errors of the nudge."""
+        readout = model.readout
+        for name, part in self._of(AbstractNudge).items():
+            readout = part(readout, num_nudged(model, part), key=chip_key(self.chip, name))
+        return Model(model.network, readout)
+
+    def equip(self, estimator: Module) -> Module:
+        """The estimator with this device's measurement, and its relaxation if the estimator nudges.
+
+        **Raises:** `ValueError` if they do not go together.
+        """
+        self.check(estimator)
+        probes = self._of(AbstractProbe)
+        if probes:
+            estimator = _replaced(estimator, probe=Measurement(probes, self.chip))
+        if self.flow is not None and hasattr(estimator, "stencil") and hasattr(estimator, "relaxation"):
+            estimator = _replaced(estimator, relaxation=self.flow)
+        return estimator
+
+    def writes(self) -> WriteRule | None:
+        """The update rule of the devices, for the end of an optimiser's chain."""
+        parts = self._of(AbstractWrite)
+        return write(parts, self.chip) if parts else None
+
+    def check(self, estimator: eqx.Module) -> None:
+        """**Raises:** `ValueError` for complex nudges of parts that are not analytic, or for a measurement that the
+        estimator does not make."""
+        real_only = [name for name, part in self.parts.items() if not part.holomorphic]
+        if real_only and getattr(estimator, "complex_nudges", False):
+            raise ValueError(
+                f"{type(estimator).__name__} nudges in the complex plane, but {', '.join(real_only)} of the substrate "
+                "is not holomorphic. Use FiniteNudge with a real stencil, such as eqprop.centred(beta)."
+            )
+        probes = self._of(AbstractProbe)
+        if probes and not hasattr(estimator, "probe"):
+            raise ValueError(
+                f"{type(estimator).__name__} measures no rates that {', '.join(probes)} could spoil. Use FiniteNudge, "
+                "or a substrate without errors of measurement."
+            )
+
+    @property
+    def reciprocity(self) -> Reciprocity:
+        """The worst of all parts: keeps < gauge < breaks."""
+        worst: Reciprocity = "none"
+        for part in self.parts.values():
+            if _WORSE.index(part.reciprocity) > _WORSE.index(worst):
+                worst = part.reciprocity
+        return worst
+
+    def describe(self) -> str:
+        """A table of the parts, and the class of the whole."""
+        rows = [("part", "defect", "stage", "holomorphic", "reciprocity", "moves fixed point")]
+        for name, part in self.parts.items():
+            flags = [("no", "yes")[flag] for flag in (part.holomorphic, part.moves_fixed_point)]
+            rows.append((name, type(part).__name__, part.stage, flags[0], part.reciprocity, flags[1]))
+        if self.flow is not None:
+            rows.append(("flow", type(self.flow).__name__, "dynamics", "yes", "none", "no"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += [f"{name}: {part.note()}" for name, part in self.parts.items() if part.note()]
+        aware = "through the chain rule" if self.aware else "as for the effective devices"
+        meaning = {
+            "none": "A is untouched",
+            "keeps": "A = Aᵀ is kept where the nominal weights have it",
+            "gauge": "A is symmetric up to gains, which undo it if they are known",
+            "breaks": "A ≠ Aᵀ: homeostasis or AsymmetricNudge",
+        }[self.reciprocity]
+        return "\n".join([*lines, f"chip {self.chip}, updates {aware}; reciprocity: {self.reciprocity} ({meaning})"])
+
+    def _of(self, kind: type[Part]) -> dict[str, Part]:
+        return {name: part for name, part in self.parts.items() if isinstance(part, kind)}
+
+
+def _with_constant_kernels(model: Model) -> Model:
+    kernels = kernels_of(model)
+    return with_kernels(model, _tree.stop_gradient(kernels)) if kernels else model
+
+
+def _straight_through(nominal: Array, effective: Array) -> Array:
+    return nominal + (effective - _tree.stop_gradient(nominal))
+
+
+def _replaced(module: Module, **changes: object) -> Module:
+    return dataclasses.replace(module, **changes)  # pyright: ignore
