@@ -61,7 +61,7 @@ def clipped_normal(key: PRNGKeyArray, like: Array, clip: Number = 2.5) -> Array:
     return jnp.clip(jax.random.normal(key, like.shape, like.real.dtype), -clip, clip)
 
 
-def check_range(part: eqx.Module, name: str, low: float = 0.0, high: float = float("inf")) -> None:
+def check_range(part: eqx.Module, name: str, low: float | int = 0.0, high: float | int = float("inf")) -> None:
     """**Raises:** `ValueError` for a number of `part` that is not within `[low, high]`; an array is not looked at."""
     value = getattr(part, name)
     if isinstance(value, (int, float)) and not low <= value <= high:

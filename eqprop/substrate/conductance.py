@@ -26,8 +26,8 @@ class Quantised(AbstractDeployment):
     - `common_mode`: the pair sits about the middle and each is rounded, so that the weights are odd multiples of that
         step, and 0 only where it was asked for.
 
-    `leak` loads every receiving neuron by the conductances at it, `F ← F − Σ(G⁺ + G⁻) u`, for dense networks. Rounding
-    is passed straight through in the gradient. One value serves both directions: equal weights stay equal.
+    `leak`: the conductances at a receiving neuron load it, draining `Σ(G⁺ + G⁻) u`; for dense networks. Rounding is
+    passed straight through in the gradient. One value serves both directions: equal weights stay equal.
 
     4 to 10 bits (6 in BrainScaleS-2); on/off ratios 10 to 10³, of which 10 is needed (Doell et al. 2025).
     """
@@ -62,7 +62,8 @@ class Quantised(AbstractDeployment):
                 load[b] = load[b] + jnp.sum(self.total(w), axis=0)
                 if a in load and f"{b}-{a}" not in kernels:  # one kernel for both directions loads both ends
                     load[a] = load[a] + jnp.sum(self.total(w), axis=1)
-        return Model(with_neurons(new.network, self, leak=load), new.readout)
+        gain = jax.tree.map(lambda total: 1 / (1 + total), load)
+        return Model(with_neurons(new.network, self, gain=gain), new.readout)
 
     def round(self, w: Array) -> Array:
         """The weight that the pair of devices realises."""

@@ -18,10 +18,11 @@ Dense = DenseNetwork | HopfieldNetwork
 class DeviceNeurons(AbstractLinearNetwork):
     """A dense network with neurons of its own:
 
-        s = σ(gain (u − threshold)),  or `rest` where a neuron is dead,       F(u) = drive(s) + current − (1 + leak) u.
+        s = σ(gain (u − threshold)),  or `rest` where a neuron is dead,       F(u) = drive(s) + current − u.
 
-    `A = ∂drive/∂s` is that of the network; the neurons enter only the diagonal of `M = diag((1 + leak)/σ′) − A`, so
-    that they leave equilibrium propagation as exact as it was.
+    `A = ∂drive/∂s` is that of the network; the neurons enter only the diagonal of `M = diag(1/(gain σ′)) − A`, so that
+    they leave equilibrium propagation as exact as it was. A load `Λ` that drains `Λ u` from a neuron is a gain as well:
+    with `v = (1 + Λ) u`, the fixed point of `drive + current − v` at `s = σ(v/(1 + Λ))` is that of the loaded neuron.
     """
 
     network: AbstractLinearNetwork
@@ -29,7 +30,6 @@ class DeviceNeurons(AbstractLinearNetwork):
     threshold: dict[str, Float[Array, " _"]]
     alive: dict[str, Bool[Array, " _"]]
     rest: dict[str, Float[Array, " _"]]
-    leak: dict[str, Float[Array, " _"]]
     holomorphic: ClassVar[bool] = True
 
     @property
@@ -55,16 +55,6 @@ class DeviceNeurons(AbstractLinearNetwork):
 
         s = self.network.rates(jax.tree.map(shifted, u, self.gain, self.threshold))
         return jax.tree.map(living, s, self.alive, self.rest)
-
-    def drift(self, u: AnyState, current: AnyState) -> AnyState:
-        # Written out, and not taken from the wrapped network, whose rates are others.
-        drift = super().drift(u, current)
-        return jax.tree.map(lambda f, v, leak: f - leak.astype(v.dtype) * v, drift, u, self.total_leak())
-
-    def total_leak(self) -> dict[str, Array]:
-        """The leak of this layer of devices and of those within it."""
-        inner = self.network
-        return _tree.add(self.leak, inner.total_leak()) if isinstance(inner, DeviceNeurons) else self.leak
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
         return self.network.symmetry_norms()
@@ -94,7 +84,7 @@ def dense_biases(network: AbstractNetwork, part: eqx.Module) -> dict[str, Float[
     return inner.biases
 
 
-def with_neurons(network: AbstractNetwork, part: eqx.Module, **changes: AnyState) -> DeviceNeurons:
+def with_neurons(network: AbstractNetwork, part: eqx.Module, **changes: dict[str, Array]) -> DeviceNeurons:
     """The network with some properties of its neurons changed, the others ideal."""
     biases = dense_biases(network, part)
     assert isinstance(network, AbstractLinearNetwork)
@@ -104,6 +94,5 @@ def with_neurons(network: AbstractNetwork, part: eqx.Module, **changes: AnyState
         "threshold": zeros,
         "alive": jax.tree.map(lambda b: jnp.ones(b.shape, bool), biases),
         "rest": zeros,
-        "leak": zeros,
     }
-    return DeviceNeurons(network=network, **(ideal | changes))
+    return DeviceNeurons(network=network, **(ideal | changes))  # pyright: ignore[reportArgumentType]
