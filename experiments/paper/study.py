@@ -186,11 +186,12 @@ def _members(record: Record) -> list[Record]:
 
 
 def _decisive(tree: Any, cfg: DictConfig) -> dict[str, Any]:
-    """The settings that decide a result: not where the data lies, nor its label unless one is asked for."""
+    """The settings that decide a result: not where the data lies, nor its label unless one is asked for, nor what is
+    off, which older records do not know."""
     ignored = {"root", "label"} if cfg.data.label == cfg.data.name else {"root"}
     data = {name: value for name, value in tree["data"].items() if name not in ignored}
     data["load"] = {name: value for name, value in data["load"].items() if name != "root"}
-    return {**tree, "data": data}
+    return {name: value for name, value in {**tree, "data": data}.items() if value is not None}
 
 
 def _runs(job: Job) -> list[_Run]:
