@@ -21,6 +21,7 @@ from eqprop.estimator import (
     DyadicNudge as DyadicNudge,
     Error as Error,
     FiniteNudge as FiniteNudge,
+    LockIn as LockIn,
     OscillatingNudge as OscillatingNudge,
     RecurrentBackprop as RecurrentBackprop,
     Response as Response,
@@ -58,6 +59,7 @@ from eqprop.stencil import (
     Stencil as Stencil,
     cauchy as cauchy,
     centred as centred,
+    chebyshev as chebyshev,
     one_sided as one_sided,
 )
 from eqprop.substrate import Substrate as Substrate

@@ -102,3 +102,33 @@ def cauchy(radius: Strength, num_points: int) -> Stencil:
         num_real=len(halves),
         num_points=num_points,
     )
+
+
+def chebyshev(beta: Strength, num_points: int) -> Stencil:
+    """A real stencil of even `num_points` at the extrema of the Chebyshev polynomial of degree `K = num_points − 1`,
+
+        βⱼ = β cos(jπ/K),   j = 0 … K,
+
+    with the weights of the interpolating polynomial's derivative: exact up to degree `K`, with error `O(β^(K+1))`. For
+    devices that cannot be nudged in the complex plane. `β Σ |wⱼ| = K`, the least of all real nodes within `± β`
+    (Bernstein's inequality): noise grows with the order, as it does not on a circle. Two points are `centred`.
+
+    **Raises:** `ValueError` if `num_points` is odd or below two, or `beta` zero or not finite.
+    """
+    if num_points < 2 or num_points % 2:
+        raise ValueError(f"num_points is {num_points}; expected an even number, as odd ones nudge by 0.")
+    if isinstance(beta, (int, float)) and (beta == 0 or not math.isfinite(beta)):
+        raise ValueError(f"beta is {beta}; a nudge has a finite strength other than zero.")
+    order = num_points - 1
+    x = [math.cos(math.pi * j / order) for j in range(num_points)]
+    barycentric = [(-1.0) ** j * (0.5 if j in (0, order) else 1.0) for j in range(num_points)]
+    # Of Lagrange's polynomials in their barycentric form; the second sum of the quotient rule vanishes by symmetry.
+    total = math.fsum(b / v for b, v in zip(barycentric, x, strict=True))
+    weights = [b / (v**2 * total) for b, v in zip(barycentric, x, strict=True)]
+    scale = jnp.asarray(beta, float)
+    return Stencil(
+        nodes=scale * jnp.asarray(x, float),
+        weights=jnp.asarray(weights, float) / scale,
+        num_real=num_points,
+        num_points=num_points,
+    )

@@ -21,7 +21,7 @@ RANKS = {
     "stencil": 3,
     "substrate.base": 2,
     "substrate.neurons": 3,
-    "substrate.dynamics": 3,
+    "substrate.dynamics": 4,
     "substrate.probe": 3,
     "substrate.write": 3,
     "substrate.kernels": 4,
@@ -30,10 +30,10 @@ RANKS = {
     "substrate.conductance": 6,
     "substrate.stack": 7,
     "coarse": 4,
-    "estimator": 4,
+    "estimator": 5,
     "homeostasis": 4,
     "metrics": 4,
-    "audit": 5,
+    "audit": 6,
     "train": 8,
 }
 """Import only downwards, or within one module of equal rank."""
@@ -108,4 +108,4 @@ def test_sizes():
     """Readable in an afternoon: no file over 300 lines, the numeric core about 3,000."""
     lines = {path: len(path.read_text().splitlines()) for path in FILES}
     assert not {path.name: n for path, n in lines.items() if n > 300}
-    assert sum(lines[path] for path in NUMERIC) < 3200
+    assert sum(lines[path] for path in NUMERIC) < 3400

@@ -152,7 +152,7 @@ def test_known_gains_repair_a_gauge(part):
     _, J, D, g = dense(model, x, y)
     true = adjoint(J, D, g)
     assert np.all(1 - cosines(tangent(J, D, g), true) > 1e-5)
-    gain = np.asarray(flat(GAUGES[part].gauge(problem("symmetric").model, key=chip_key(5, "part"))))
+    gain = np.asarray(flat(GAUGES[part].gauge(problem("symmetric").model.network.biases, key=chip_key(5, "part"))))
     repaired = np.asarray(tangent(J, D, gain * np.asarray(g))) / gain
     assert np.all(1 - cosines(repaired, true) < EXACT)
 

@@ -15,4 +15,5 @@ from eqprop.estimator.linear_response import (
     RecurrentBackprop as RecurrentBackprop,
     TangentResponse as TangentResponse,
 )
+from eqprop.estimator.lock_in import LockIn as LockIn
 from eqprop.estimator.oscillating import OscillatingNudge as OscillatingNudge

@@ -15,6 +15,7 @@ from eqprop._tree import AnyState
 from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation.base import status
+from eqprop.substrate.dynamics import Dynamics
 
 
 class OscillatingNudge(AbstractErrorEstimator):
@@ -42,6 +43,8 @@ class OscillatingNudge(AbstractErrorEstimator):
     tol: float = 1e-3
     solver: diffrax.AbstractSolver = eqx.field(default_factory=diffrax.Tsit5)
     norm_bound: float | None = None
+    dynamics: Dynamics = eqx.field(default_factory=Dynamics)
+    """Of the device: noise and unequal time constants."""
     needs_free_phase: ClassVar[bool] = False
 
     def __check_init__(self):
@@ -70,37 +73,21 @@ class OscillatingNudge(AbstractErrorEstimator):
     def error(
         self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
-        del key
         u0 = _tree.to_complex(free.state)
         dtype = jax.tree.leaves(free.state)[0].dtype
         omega = 2 * math.pi / self.period
         free_drift = model.free_drift(x)
 
-        def velocity(t: Any, pairs: AnyState, args: None) -> AnyState:
-            del args
-            u = _tree.from_pairs(pairs, u0)
+        def drift(t: Any, u: AnyState) -> AnyState:
             beta = self.radius * _phase(omega * t)
             nudge = _tree.scale(beta, model.readout.teaching(model.network.rates(u), y))
-            return _tree.to_pairs(_tree.add(free_drift(u), nudge))
+            return _tree.add(free_drift(u), nudge)
 
         end = (self.warmup + 1) * self.period
         turn = jnp.arange(self.samples, dtype=dtype) / self.samples
         times = self.warmup * self.period + turn * self.period
-        steps = (self.warmup + 1) * self.steps_per_period
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(velocity),
-            self.solver,
-            t0=0.0,
-            t1=end,
-            dt0=self.period / self.steps_per_period,
-            y0=_tree.to_pairs(u0),
-            saveat=diffrax.SaveAt(ts=times),
-            stepsize_controller=diffrax.ConstantStepSize(),
-            max_steps=steps + 8,  # rounding of the time may cost a step more
-            throw=False,
-        )
-        assert solution.ys is not None
-        u = jax.vmap(lambda pairs: _tree.from_pairs(pairs, u0))(solution.ys)
+        dt = self.period / self.steps_per_period
+        u = self.dynamics.run(drift, u0, times, dt=dt, end=end, key=key, solver=self.solver)
         mean = jax.tree.map(lambda leaf: jnp.mean(leaf.real, axis=0), u)
         demodulate = jnp.conj(_phase(2 * math.pi * turn)) / self.radius
         delta = jax.tree.map(
@@ -108,7 +95,7 @@ class OscillatingNudge(AbstractErrorEstimator):
             jax.vmap(model.network.rates)(u),
         )
         residual = _tree.norm(free_drift(mean))
-        num_steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
+        num_steps = jnp.asarray((self.warmup + 1) * self.steps_per_period, jnp.int32)
         return Error(mean, delta, num_steps, status(residual, residual, self.tol))
 
 

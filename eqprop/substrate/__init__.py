@@ -14,6 +14,13 @@ from eqprop.substrate.deployment import (
     NeuronSpread as NeuronSpread,
     WeightAngle as WeightAngle,
 )
+from eqprop.substrate.dynamics import (
+    DeviceFlow as DeviceFlow,
+    Dynamics as Dynamics,
+    Flicker as Flicker,
+    TimeConstants as TimeConstants,
+    WhiteNoise as WhiteNoise,
+)
 from eqprop.substrate.nudge import (
     AbstractNudge as AbstractNudge,
     NudgeDAC as NudgeDAC,

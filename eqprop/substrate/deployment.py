@@ -103,7 +103,7 @@ class Mismatch(AbstractDeployment):
 
     def __call__(self, model: Model, *, key: PRNGKeyArray) -> Model:
         if self.structure in ("row", "column"):
-            return with_gains(model, *self._gains(model, key))
+            return with_gains(model, *self._gains(gauge_layers(model, self), key))
         return elementwise(
             self.intended(model, key=key),
             key,
@@ -112,19 +112,18 @@ class Mismatch(AbstractDeployment):
             part=self,
         )
 
-    def gauge(self, model: Model, *, key: PRNGKeyArray) -> AnyState:
+    def gauge(self, neurons: AnyState, *, key: PRNGKeyArray) -> AnyState:
         """As `MirrorGain.gauge`, for the structures `row` and `column`.
 
         **Raises:** `ValueError` for the others.
         """
         if self.structure not in ("row", "column"):
             raise ValueError(f"A mismatch of structure {self.structure!r} is no gauge; only row and column are.")
-        return gauge_of(*self._gains(model, key))
+        return gauge_of(*self._gains(neurons, key))
 
-    def _gains(self, model: Model, key: PRNGKeyArray) -> tuple[AnyState, AnyState]:
-        biases = gauge_layers(model, self)
-        ones = jax.tree.map(jnp.ones_like, biases)
-        drawn = {name: self.factor(b, named(key, name)) for name, b in biases.items()}
+    def _gains(self, neurons: AnyState, key: PRNGKeyArray) -> tuple[AnyState, AnyState]:
+        ones = {name: jnp.ones_like(b.real) for name, b in neurons.items()}
+        drawn = {name: self.factor(b.real, named(key, name)) for name, b in neurons.items()}
         return (drawn, ones) if self.structure == "row" else (ones, drawn)
 
 
@@ -152,17 +151,16 @@ class MirrorGain(AbstractDeployment):
         return "gauge"
 
     def __call__(self, model: Model, *, key: PRNGKeyArray) -> Model:
-        return with_gains(model, *self._gains(model, key))
+        return with_gains(model, *self._gains(gauge_layers(model, self), key))
 
-    def gauge(self, model: Model, *, key: PRNGKeyArray) -> AnyState:
-        """The known gains `G = R C⁻¹` of every neuron: nudge `G g`, and divide the answer by `G`."""
-        return gauge_of(*self._gains(model, key))
+    def gauge(self, neurons: AnyState, *, key: PRNGKeyArray) -> AnyState:
+        """The gains `G = R C⁻¹` of every neuron, whose layers are given by any array of their shape: nudge `G g`, and
+        divide the answer by `G`. See `Substrate.known_gains`."""
+        return gauge_of(*self._gains(neurons, key))
 
-    def _gains(self, model: Model, key: PRNGKeyArray) -> tuple[AnyState, AnyState]:
-        biases = gauge_layers(model, self)
-
+    def _gains(self, neurons: AnyState, key: PRNGKeyArray) -> tuple[AnyState, AnyState]:
         def draw(side: str, sigma: Number) -> AnyState:
-            return {n: 1 + sigma * clipped_normal(named(named(key, side), n), b) for n, b in biases.items()}
+            return {n: 1 + sigma * clipped_normal(named(named(key, side), n), b) for n, b in neurons.items()}
 
         return draw("receiver", self.receiver), draw("sender", self.sender)
 

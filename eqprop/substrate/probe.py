@@ -155,6 +155,8 @@ class Measurement(eqx.Module):
 
     probes: Mapping[str, AbstractProbe]
     chip: Chip = 0
+    gauges: Mapping[str, Callable[..., AnyState]] = eqx.field(default_factory=dict)
+    """Known gains of the neurons, which what is read is divided by."""
 
     def __call__(self, s: AnyState, *, phase: Phase, key: PRNGKeyArray | None = None) -> AnyState:
         """The reading of the rates `s` of one example in one phase.
@@ -165,6 +167,8 @@ class Measurement(eqx.Module):
         for name, probe in self.probes.items():
             own = None if run is None else named(run, name)
             s = probe(s, phase=phase, chip=chip_key(self.chip, name), run=own)
+        for name, gauge in self.gauges.items():
+            s = jax.tree.map(lambda v, gain: v / gain.astype(v.dtype), s, gauge(s, key=chip_key(self.chip, name)))
         return s
 
 

@@ -1,18 +1,22 @@
 """A device: named defects of all stages, and what they amount to."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TypeVar
 
 import equinox as eqx
 from jaxtyping import Array
 
 from eqprop import _tree
+from eqprop._tree import AnyState
 from eqprop.readout import Model
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.substrate.base import AbstractImperfection, Chip, Reciprocity, chip_key
-from eqprop.substrate.deployment import AbstractDeployment
+from eqprop.substrate.deployment import AbstractDeployment, MirrorGain, Mismatch
+from eqprop.substrate.dynamics import DeviceFlow
 from eqprop.substrate.kernels import kernels_of, with_kernels
-from eqprop.substrate.nudge import AbstractNudge, num_nudged
+from eqprop.substrate.neurons import dense_biases
+from eqprop.substrate.nudge import AbstractNudge, DeviceReadout, num_nudged
 from eqprop.substrate.probe import AbstractProbe, Measurement
 from eqprop.substrate.write import AbstractWrite, WriteRule, write
 
@@ -36,6 +40,9 @@ class Substrate(eqx.Module):
     flow: AbstractRelaxation | None
     """The device's own relaxation, in place of that of the trainer and of estimators that nudge."""
     chip: Chip
+    known_gains: bool = eqx.field(static=True)
+    """Whether the gains of `MirrorGain` and of mismatch by row or column were measured, and are corrected: `G g` is
+    nudged, and what is read divided by `G`. Exact where the weights are symmetric."""
     aware: bool = eqx.field(static=True)
     """How a gradient reaches the nominal parameters. Not aware, as on a chip: the local rule's update for the effective
     device is made to the nominal one. Aware: by the chain rule through the deployment."""
@@ -45,10 +52,13 @@ class Substrate(eqx.Module):
         chip: Chip = 0,
         aware: bool = False,
         flow: AbstractRelaxation | None = None,
+        known_gains: bool = False,
         **parts: AbstractImperfection | None,
     ):
         """**Arguments:** `parts`, under names of your choice; those that are `None` are left out."""
-        self.chip, self.aware, self.flow = chip, aware, flow
+        if isinstance(flow, DeviceFlow):
+            flow = _replaced(flow, dynamics=_replaced(flow.dynamics, chip=chip))
+        self.chip, self.aware, self.flow, self.known_gains = chip, aware, flow, known_gains
         self.parts = {name: part for name, part in parts.items() if part is not None}
         for name, part in self.parts.items():
             if not isinstance(part, AbstractImperfection):
@@ -75,6 +85,10 @@ class Substrate(eqx.Module):
         readout = model.readout
         for name, part in self._of(AbstractNudge).items():
             readout = part(readout, num_nudged(model, part), key=chip_key(self.chip, name))
+        for name, gauge in self._gauges().items():
+            layer = {readout.layer: dense_biases(model.network, self)[readout.layer]}
+            gain = gauge(layer, key=chip_key(self.chip, name))[readout.layer]
+            readout = DeviceReadout(readout=readout, gain=gain, offset=None)  # pyright: ignore[reportCallIssue]
         return Model(model.network, readout)
 
     def equip(self, estimator: Module) -> Module:
@@ -84,8 +98,10 @@ class Substrate(eqx.Module):
         """
         self.check(estimator)
         probes = self._of(AbstractProbe)
-        if probes:
-            estimator = _replaced(estimator, probe=Measurement(probes, self.chip))
+        if probes or self._gauges():
+            estimator = _replaced(estimator, probe=Measurement(probes, self.chip, self._gauges()))
+        if isinstance(self.flow, DeviceFlow) and hasattr(estimator, "dynamics"):
+            estimator = _replaced(estimator, dynamics=self.flow.dynamics)
         if self.flow is not None and hasattr(estimator, "stencil") and hasattr(estimator, "relaxation"):
             estimator = _replaced(estimator, relaxation=self.flow)
         return estimator
@@ -104,7 +120,7 @@ class Substrate(eqx.Module):
                 f"{type(estimator).__name__} nudges in the complex plane, but {', '.join(real_only)} of the substrate "
                 "is not holomorphic. Use FiniteNudge with a real stencil, such as eqprop.centred(beta)."
             )
-        probes = self._of(AbstractProbe)
+        probes = {**self._of(AbstractProbe), **self._gauges()}
         if probes and not hasattr(estimator, "probe"):
             raise ValueError(
                 f"{type(estimator).__name__} measures no rates that {', '.join(probes)} could spoil. Use FiniteNudge, "
@@ -126,7 +142,10 @@ class Substrate(eqx.Module):
         for name, part in self.parts.items():
             flags = [("no", "yes")[flag] for flag in (part.holomorphic, part.moves_fixed_point)]
             rows.append((name, type(part).__name__, part.stage, flags[0], part.reciprocity, flags[1]))
-        if self.flow is not None:
+        if isinstance(self.flow, DeviceFlow):
+            moving = self.flow.dynamics.parts.items()
+            rows += [(f"flow.{n}", type(p).__name__, p.stage, "yes", p.reciprocity, "no") for n, p in moving]
+        elif self.flow is not None:
             rows.append(("flow", type(self.flow).__name__, "dynamics", "yes", "none", "no"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -139,6 +158,10 @@ class Substrate(eqx.Module):
             "breaks": "A ≠ Aᵀ: homeostasis or AsymmetricNudge",
         }[self.reciprocity]
         return "\n".join([*lines, f"chip {self.chip}, updates {aware}; reciprocity: {self.reciprocity} ({meaning})"])
+
+    def _gauges(self) -> dict[str, Callable[..., AnyState]]:
+        known = self.parts.items() if self.known_gains else ()
+        return {n: p.gauge for n, p in known if isinstance(p, (MirrorGain, Mismatch)) and p.reciprocity == "gauge"}
 
     def _of(self, kind: type[Part]) -> dict[str, Part]:
         return {name: part for name, part in self.parts.items() if isinstance(part, kind)}

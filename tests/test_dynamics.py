@@ -1,0 +1,325 @@
+"""Devices in time: noise of a known size, harmonics of a real nudge, real stencils, known gains."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.linalg import solve_continuous_lyapunov
+
+import eqprop
+from eqprop import LockIn, Substrate
+from eqprop.substrate import (
+    ADC,
+    DeviceFlow,
+    Dynamics,
+    Flicker,
+    MirrorGain,
+    Mismatch,
+    PhaseOffset,
+    ReadoutNoise,
+    TimeConstants,
+    WhiteNoise,
+)
+from helpers import SETTLE, flat, flat_batch, free_phase, gap, oracle, problem, relative_error, respond, slope
+
+# Real stencils.
+
+
+@pytest.mark.parametrize("num_points", [2, 4, 6, 8])
+def test_chebyshev_nodes(num_points):
+    """Exact up to degree `K = N − 1`, and no weights within `± β` are smaller: `β Σ|w| = K`."""
+    stencil, order = eqprop.chebyshev(0.5, num_points), num_points - 1
+    assert not stencil.holomorphic and stencil.num_real == num_points
+    for degree in range(num_points + 1):  # even powers vanish by symmetry
+        value = float(stencil.derivative(3.0 * stencil.nodes**degree, jnp.asarray(3.0 * 0.0**degree)))
+        assert abs(value - (3.0 if degree == 1 else 0.0)) < 1e-12
+    assert float(stencil.derivative(stencil.nodes ** (order + 2), jnp.zeros(()))) != 0
+    assert abs(0.5 * float(jnp.sum(jnp.abs(stencil.weights))) - order) < 1e-12
+
+
+def test_two_chebyshev_points_are_centred():
+    a, b = eqprop.chebyshev(0.3, 2), eqprop.centred(0.3)
+    assert gap(a.nodes, b.nodes) < 1e-15 and gap(a.weights, b.weights) < 1e-15
+    for wrong in (1, 3, 0):
+        with pytest.raises(ValueError, match="even"):
+            eqprop.chebyshev(0.3, wrong)
+    with pytest.raises(ValueError, match="other than zero"):
+        eqprop.chebyshev(0.0, 2)
+
+
+@pytest.mark.parametrize("num_points", [2, 4, 6])
+def test_order_of_a_real_stencil(num_points):
+    """The error of a network's estimate falls as `β^N`, against the dense solve."""
+    p = problem("asymmetric")
+    free, true = free_phase(p.model, p.x), oracle(*p).tangent
+    strengths = np.geomspace(0.05, 0.15, 4)
+    errors = []
+    for beta in strengths:
+        nudge = eqprop.FiniteNudge(stencil=eqprop.chebyshev(jnp.asarray(beta), num_points), relaxation=SETTLE)
+        errors.append(relative_error(flat_batch(respond(nudge, p.model, p.x, p.y, free).payload), true))
+    assert slope(np.log(strengths), np.log(errors)) == pytest.approx(num_points, abs=0.25)
+
+
+# Noise.
+
+
+def linear(key, n=4):
+    """A stable linear drift, `F = −B u`."""
+    B = jnp.eye(n) + 0.3 * jax.random.normal(key, (n, n))
+    return B, lambda u: {"a": -B @ u["a"]}
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_white_noise_at_rest(spread, getkey):
+    """Its covariance is that of the Lyapunov equation, `B P + P Bᵀ = σ²`, within statistical error."""
+    B, drift = linear(getkey())
+    dynamics = Dynamics(WhiteNoise(0.1), time_constants=TimeConstants(spread), chip=4)
+    flow = DeviceFlow(settle=12.0, dt=0.05, dynamics=dynamics)
+    keys = jax.random.split(getkey(), 4000)
+    u = np.asarray(jax.jit(jax.vmap(lambda k: flow(drift, {"a": jnp.zeros(4)}, key=k).state["a"]))(keys))
+    tau = np.exp(0.0) if spread == 0 else None
+    if tau is None:  # seen from outside: how fast each potential begins to move
+        pulse = DeviceFlow(settle=1e-4, dt=1e-4, dynamics=Dynamics(time_constants=TimeConstants(spread), chip=4))
+        moved = pulse(lambda u: {"a": jnp.ones(4)}, {"a": jnp.zeros(4)}).state["a"]
+        tau = 1e-4 / np.asarray(moved)
+        assert np.ptp(tau) > 0.05
+    P = solve_continuous_lyapunov(np.asarray(B) / np.reshape(tau, (-1, 1)), 0.01 * np.eye(4))
+    assert np.abs(np.cov(u.T) - P).max() < 4 * np.max(np.diag(P)) * math.sqrt(2 / len(u))
+
+
+@pytest.mark.parametrize("average", [20.0, 80.0])
+def test_averages_beat_white_noise_down(average, getkey):
+    """`std ⟨u⟩ = σ/√T (1 − (1 − e^{−T})/T)^{1/2}` of one leaky potential."""
+    flow = DeviceFlow(
+        settle=6.0, average=average, samples=int(4 * average), dt=0.05, dynamics=Dynamics(WhiteNoise(0.1))
+    )
+    keys = jax.random.split(getkey(), 2000)
+    u = np.asarray(jax.jit(jax.vmap(lambda k: flow(lambda u: -u, jnp.zeros(1), key=k).state[0]))(keys))
+    expected = 0.1 / math.sqrt(average) * math.sqrt(1 - (1 - math.exp(-average)) / average)
+    assert abs(u.std() / expected - 1) < 4 / math.sqrt(2 * len(u)) + 0.01  # readings are 1/4 apart
+
+
+def test_flicker(getkey):
+    """Variance `σ²` of the current, correlated over its times: of a slow one, the potential follows."""
+    flow = DeviceFlow(settle=10.0, dt=0.05, dynamics=Dynamics(flicker=Flicker(0.1, 1e3, 1e4, num=3)))
+    keys = jax.random.split(getkey(), 2000)
+    u = np.asarray(jax.jit(jax.vmap(lambda k: flow(lambda u: -u, jnp.zeros(1), key=k).state[0]))(keys))
+    assert abs(u.std() / 0.1 - 1) < 4 / math.sqrt(2 * len(u)) + 0.01
+    assert Flicker().times() == pytest.approx((1, 10, 100, 1000, 10_000))
+
+
+def test_noise_of_complex_potentials_is_that_of_two_circuits(getkey):
+    """Independent, of equal size, and none without a key."""
+    flow = DeviceFlow(settle=8.0, dt=0.05, dynamics=Dynamics(WhiteNoise(0.1)))
+    keys = jax.random.split(getkey(), 2000)
+    u = np.asarray(jax.jit(jax.vmap(lambda k: flow(lambda u: -u, jnp.zeros(1, complex), key=k).state[0]))(keys))
+    real, imaginary = np.real(u), np.imag(u)
+    for part in (real, imaginary):
+        assert abs(part.std() * math.sqrt(2) / 0.1 - 1) < 4 / math.sqrt(2 * len(u)) + 0.01
+    assert abs(np.corrcoef(real, imaginary)[0, 1]) < 4 / math.sqrt(len(u))
+    with pytest.raises(ValueError, match="needs a key"):
+        flow(lambda u: -u, jnp.zeros(1))
+
+
+def test_time_constants_move_no_fixed_point():
+    """Error vectors stay, as the nudge goes through the same capacitors; given time, the flow settles."""
+    p = problem("asymmetric")
+    vectors = []
+    for spread in (0.0, 0.3):
+        flow = DeviceFlow(settle=60.0, dt=0.4, dynamics=Dynamics(time_constants=TimeConstants(spread)))
+        free = free_phase(p.model, p.x, flow)  # pyright: ignore[reportArgumentType]
+        assert float(free.residual.max()) < 1e-11
+        nudge = eqprop.FiniteNudge(stencil=eqprop.cauchy(0.1, 6), relaxation=flow)
+        vectors.append(flat_batch(respond(nudge, p.model, p.x, p.y, free).payload))
+    assert gap(*vectors) < 1e-10
+    assert relative_error(vectors[0], oracle(*p).tangent) < 1e-5
+
+
+def test_a_short_time_to_settle_is_reported():
+    """The residual of what was read, and `unsettled` above the tolerance."""
+    p = problem("asymmetric")
+    short = free_phase(p.model, p.x, DeviceFlow(settle=2.0, tol=1e-3))  # pyright: ignore[reportArgumentType]
+    assert np.all(np.asarray(short.result != eqprop.RESULTS.successful))
+    assert float(short.residual.min()) > 1e-3
+
+
+# The lock-in.
+
+
+@eqx.filter_jit
+def locked(estimator, p):
+    start = jax.vmap(lambda x: eqprop.Picard(max_steps=1)(p.model.free_drift(x), p.model.initial_state(x)))(p.x)
+    return eqx.filter_vmap(lambda x, y, f: estimator.error(p.model, x, y, f))(p.x, p.y, start)
+
+
+def test_noise_of_the_demodulation():
+    """White noise of the readings enters as `2 Σ n²`: 2, 20, 70, 168 over the number of readings."""
+    turn = jnp.arange(64) / 64
+    for harmonics, factor in ((1, 2), (3, 20), (5, 70), (7, 168)):
+        lock = LockIn(beta=0.5, harmonics=harmonics)
+        assert abs(float(jnp.mean(lock.demodulation(turn)[1] ** 2)) - factor) < 1e-10
+
+
+@pytest.mark.parametrize("harmonics", [1, 3, 5, 7])
+def test_harmonics_of_a_polynomial(harmonics):
+    """Odd harmonics give the derivative of polynomials up to degree `K + 1`, even ones the value at no nudge."""
+    lock = LockIn(beta=0.5, harmonics=harmonics, samples=64)
+    turn = jnp.arange(64) / 64
+    beta = 0.5 * jnp.cos(2 * jnp.pi * turn)
+    still, moved = lock.demodulation(turn)
+    for degree in range(harmonics + 1):
+        assert abs(float(jnp.mean(moved * beta**degree)) / 0.5 - (degree == 1)) < 1e-12
+        assert abs(float(jnp.mean(still * beta**degree)) - (degree == 0)) < 1e-12
+    if harmonics == 1:  # three quarters of the centred nudge's bias, β²
+        assert abs(float(jnp.mean(moved * beta**3)) / 0.5 - 0.75 * 0.25) < 1e-12
+
+
+def test_the_lock_in_against_the_dense_solve():
+    """Each odd harmonic takes away bias, down to the lag; the state is the free fixed point."""
+    p = problem("asymmetric")
+    true = oracle(*p)
+    errors = []
+    for harmonics in (1, 3, 5):
+        lock = LockIn(beta=0.5, harmonics=harmonics, period=2000.0, samples=24, steps_per_period=8000)
+        found = locked(lock, p)
+        errors.append(relative_error(flat_batch(found.delta), true.tangent))
+        if harmonics > 1:
+            assert gap(flat_batch(found.state), true.u) < 5e-3
+    assert errors[0] > 4 * errors[1] > 8 * errors[2]
+    assert errors[2] < 2e-3
+    # The first harmonic's bias is three quarters of the centred nudge's.
+    centred = eqprop.FiniteNudge(stencil=eqprop.centred(0.2), relaxation=SETTLE)
+    two = relative_error(
+        flat_batch(respond(centred, p.model, p.x, p.y, free_phase(p.model, p.x)).payload), true.tangent
+    )
+    one = locked(LockIn(beta=0.2, harmonics=1, period=2000.0, samples=24, steps_per_period=8000), p)
+    assert relative_error(flat_batch(one.delta), true.tangent) / two == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_lag_of_a_lock_in():
+    """In phase it grows as `(ω τ)²`."""
+    p = problem("asymmetric")
+    periods, errors = (60.0, 120.0, 240.0), []
+    for period in periods:
+        lock = LockIn(beta=0.02, harmonics=1, period=period, steps_per_period=int(12 * period))
+        errors.append(relative_error(flat_batch(locked(lock, p).delta), oracle(*p).tangent))
+    assert slope(np.log(periods), np.log(errors)) == pytest.approx(-2, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["conv", "hopfield"])
+def test_every_network_takes_a_lock_in(name):
+    p = problem(name)
+    found = locked(LockIn(beta=0.1, period=400.0, steps_per_period=1600), p)
+    assert relative_error(flat_batch(found.delta), oracle(*p).tangent) < 0.02
+
+
+def test_offsets_and_converters_of_a_lock_in():
+    """An offset is orthogonal to every harmonic; a converter is not."""
+    p = problem("asymmetric")
+    plain = LockIn(beta=0.3, period=100.0)
+    offset = Substrate(part=PhaseOffset(0.1)).equip(plain)
+    coarse = Substrate(part=ADC(6)).equip(plain)
+    vectors = [flat_batch(locked(lock, p).delta) for lock in (plain, offset, coarse)]
+    assert gap(vectors[0], vectors[1]) < 1e-12 and gap(vectors[0], vectors[2]) > 1e-3
+
+
+def test_noise_reaches_the_oscillating_estimators(getkey):
+    """The flow of a substrate becomes theirs; their noise is that of the mean over the readings, and needs a key."""
+    p = problem("asymmetric")
+    device = Substrate(chip=3, flow=DeviceFlow(dynamics=Dynamics(WhiteNoise(0.05))))
+    oscillating = eqprop.OscillatingNudge(radius=0.3, period=20.0, warmup=1, samples=40, steps_per_period=200)
+    x, y = p.x[0], p.y[0]
+    free = SETTLE(p.model.free_drift(x), p.model.initial_state(x))
+
+    def delta(estimator, key):
+        return flat(estimator.error(p.model, x, y, free, key=key).delta)
+
+    for estimator in (LockIn(beta=0.3, period=20.0, samples=40, steps_per_period=200), oscillating):
+        noisy = device.equip(estimator)
+        assert noisy.dynamics.white is not None and noisy.dynamics.chip == 3
+        draws = np.asarray(
+            eqx.filter_jit(eqx.filter_vmap(delta, in_axes=(None, 0)))(noisy, jax.random.split(getkey(), 200))
+        )
+        still = flat(estimator.error(p.model, x, y, free).delta)
+        assert draws.std(0).max() > 1e-3
+        assert np.all(np.abs(draws.mean(0) - still) < 5 * draws.std(0) / math.sqrt(200) + 2e-3)
+        with pytest.raises(ValueError, match="needs a key"):
+            noisy.error(p.model, x, y, free)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"harmonics": 2}, "odd"),
+        ({"samples": 6}, "twice the harmonics"),
+        ({"beta": 0.0}, "other than 0"),
+        ({"warmup": 0}, "of at least 1"),
+    ],
+)
+def test_what_a_lock_in_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        LockIn(**{"beta": 0.1, **change})
+
+
+# Bias against noise.
+
+
+@pytest.mark.parametrize(
+    ("stencil", "order"),
+    [(eqprop.one_sided, 1), (eqprop.centred, 2), (lambda b: eqprop.cauchy(b, 4), 4)],
+    ids=["one", "two", "four"],
+)
+def test_the_best_error_goes_as_its_exponent(stencil, order):
+    """Over the best `β`, the error goes as `σ^{N/(N+1)}`: bias from relaxations, noise from the weights of readings."""
+    p = problem("asymmetric")
+    free, true = free_phase(p.model, p.x), oracle(*p).tangent
+    strengths = np.geomspace(3e-3, 1.5, 40)
+
+    @jax.jit
+    def bias(beta):
+        nudge = eqprop.FiniteNudge(stencil=stencil(beta), relaxation=SETTLE)
+        delta = jax.vmap(lambda x, y, f: nudge.error(p.model, x, y, f).delta)(p.x, p.y, free)
+        return jnp.linalg.norm(flat_batch(delta) - true)
+
+    squares = np.asarray([float(bias(jnp.asarray(b))) ** 2 for b in strengths])
+    part = stencil(1.0)
+    through = float(jnp.sum(jnp.abs(part.weights) ** 2)) + (float(jnp.sum(part.weights).real) ** 2)
+    noises = np.geomspace(1e-6, 1e-4, 5)
+    best = [math.sqrt(np.min(squares + true.size * s**2 * through / strengths**2)) for s in noises]
+    assert slope(np.log(noises), np.log(best)) == pytest.approx(order / (order + 1), abs=0.05)
+
+
+# Known gains.
+
+
+@pytest.mark.parametrize("part", [MirrorGain(0.39, 0.39), Mismatch(0.5, structure="row")])
+def test_known_gains_give_the_true_error(part):
+    """`cos(δ, δ_true) = 1` to 1e-12 in every layer where the plain estimate is off, through the trainer's estimator."""
+    p = problem("symmetric")
+    nudge = eqprop.FiniteNudge(stencil=eqprop.cauchy(0.05, 12), relaxation=SETTLE)
+    cosines = []
+    for known in (False, True):
+        trainer = eqprop.Trainer(SETTLE, nudge, optax.sgd(0.1)).on(Substrate(chip=2, part=part, known_gains=known))
+        aligned = eqx.filter_jit(trainer.alignment)(p.model, (p.x, p.y), key=jax.random.key(0))
+        cosines.append(float(aligned["cosine_hidden"]))
+    assert cosines[0] < 0.9995
+    assert abs(1 - cosines[1]) < 1e-12
+    assert Substrate(chip=2, part=part, known_gains=True).reciprocity == "gauge"
+
+
+def test_gains_of_noise_are_divided_as_well():
+    """What is read is divided by the gain: noise of the reading is smaller where it is large."""
+    p = problem("symmetric")
+    device = Substrate(chip=2, mirrors=MirrorGain(0.3, 0.0), noise=ReadoutNoise(0.1), known_gains=True)
+    nudge = device.equip(eqprop.FiniteNudge(stencil=eqprop.centred(0.5), relaxation=SETTLE))
+    plain = Substrate(chip=2, noise=ReadoutNoise(0.1)).equip(nudge)
+    assert nudge.probe is not None and plain.probe is not None
+    s = p.model.network.rates(jax.tree.map(lambda v: v[0], free_phase(p.model, p.x).state))
+    key = jax.random.key(1)
+    corrected, raw = (probe(s, phase=1, key=key) for probe in (nudge.probe, plain.probe))
+    ratio = flat(raw) / flat(corrected)
+    assert 0.05 < float(jnp.std(ratio)) and float(jnp.abs(ratio - 1).max()) <= 0.75 + 1e-12
