@@ -10,7 +10,7 @@ STUDY = --scale $(SCALE) $(if $(DATA_LABEL),--data-label "$(DATA_LABEL)") $(ARGS
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train digits table1 table2 ablations best figures audit collect test test-slow check format data bench bench-gpu bench-data clean
+.PHONY: help setup train digits table1 table2 ablations best figures spice audit collect test test-slow check format data bench bench-gpu bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ ablations: $(STAMP) ## Homeostasis part by part: terms, coefficients, draws, RBP
 
 best: $(STAMP) ## How far finite nudges alone go on Fashion-MNIST; SCALE as above
 	$(BIN)/python -m experiments.paper.best $(STUDY)
+
+spice: $(STAMP) ## Compare circuits with ngspice: fixed points, error vectors, noise, gradients, oscillating nudge
+	$(BIN)/python -m experiments.spice.compare $(ARGS)
 
 audit: $(STAMP) ## Split the bias of a gradient estimate by its causes; ARGS as for train
 	$(BIN)/python -m experiments.audit $(ARGS)

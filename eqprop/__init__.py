@@ -52,6 +52,7 @@ from eqprop.relaxation import (
     Anderson as Anderson,
     FixedSteps as FixedSteps,
     Flow as Flow,
+    Newton as Newton,
     Picard as Picard,
     Sweep as Sweep,
 )

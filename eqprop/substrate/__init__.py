@@ -36,6 +36,7 @@ from eqprop.substrate.probe import (
     PhaseOffset as PhaseOffset,
     ReadoutNoise as ReadoutNoise,
 )
+from eqprop.substrate.resistive import Diodes as Diodes, ResistiveNetwork as ResistiveNetwork
 from eqprop.substrate.stack import Substrate as Substrate
 from eqprop.substrate.write import (
     AbstractWrite as AbstractWrite,

@@ -1,0 +1,166 @@
+"""A nonlinear resistive network: Kirchhoff's current law as a network that relaxes."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+
+from eqprop._tree import AnyState, real_linear
+from eqprop.network.base import AbstractNetwork
+from eqprop.network.dense import INPUT
+
+BOLTZMANN, CHARGE = 1.38064852e-23, 1.6021766208e-19
+"""In J/K and C, as ngspice has them."""
+
+
+def identity(u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """The rates of a circuit are its voltages."""
+    return u
+
+
+class Diodes(eqx.Module):
+    """A pair from a node to `± offset` volts, antiparallel: with `V = ideality · kT/q`,
+
+        I(v) = D(v − offset) − D(−v − offset),      D(v) = saturation (exp(v/V) − 1)   (Shockley), in amperes.
+
+    `law="ngspice"` has that simulator's reverse branch below `−3 V`, `−saturation (1 + (3 V/(e v))³)`, and its `gmin`
+    in parallel; it is analytic only piece by piece.
+    """
+
+    offset: float = eqx.field(static=True, default=0.15)
+    saturation: float = eqx.field(static=True, default=1e-8)
+    ideality: float = eqx.field(static=True, default=1.5)
+    kelvin: float = eqx.field(static=True, default=300.15)
+    law: Literal["shockley", "ngspice"] = eqx.field(static=True, default="shockley")
+    gmin: float = eqx.field(static=True, default=1e-15)
+
+    @property
+    def volts(self) -> float:
+        """`ideality · kT/q`."""
+        return self.ideality * BOLTZMANN * self.kelvin / CHARGE
+
+    def one(self, v: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+        """`D(v)`."""
+        forward = self.saturation * jnp.expm1(v / self.volts)
+        if self.law == "shockley":
+            return forward
+        knee = -3 * self.volts
+        safe = jnp.where(v < knee, v, knee)
+        reverse = -self.saturation * (1 + (3 * self.volts / (jnp.e * safe)) ** 3)
+        return jnp.where(v < knee, reverse, forward) + self.gmin * v
+
+    def __call__(self, v: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+        """`I(v)` out of the node."""
+        return self.one(v - self.offset) - self.one(-v - self.offset)
+
+
+class ResistiveNetwork(AbstractNetwork):
+    """A chain of layers of nodes that settles to Kirchhoff's current law; potentials and rates are voltages:
+
+        F(v)_i = Σⱼ g_ij (vⱼ − vᵢ) − leak vᵢ − I_diode(vᵢ)/siemens + Σⱼ t_ji vⱼ,       in units of `siemens · volt`.
+
+    One resistor serves both directions, so that `A = Aᵀ` whatever the values: equilibrium propagation is exact. Two
+    things break it. **Amplifiers** between layers (Kendall et al. 2020): the next layer sees `forward_gain · v`, and
+    this one `1/backward_gain` of the current that the next one draws; a gauge. **Transconductors** `t`, voltage-
+    controlled current sources from every node of a layer to every one of its neighbours, each direction its own.
+
+    Inputs are voltage sources, `x`, `−x` and `± 1`, times `volts`, so that conductances need no sign: `g = |kernel|`,
+    reflected where an update passes through zero. Hidden nodes have diodes. Use `Newton`, or `Flow`: time in units of
+    `farads/siemens`.
+    """
+
+    kernels: dict[str, Float[Array, "_ _"]]
+    """Of resistors, `"a-b"` from a layer to the next, in siemens over `siemens`."""
+    transconductances: dict[str, Float[Array, "_ _"]]
+    """`"a-b"`: `(size of a, size of b)`, in the same units; empty without."""
+    leak: float = eqx.field(static=True)
+    diodes: Diodes
+    volts: float = eqx.field(static=True)
+    forward_gain: float = eqx.field(static=True)
+    backward_gain: float = eqx.field(static=True)
+    siemens: float = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True, default=identity)
+    holomorphic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        leak: float = 0.1,
+        diodes: Diodes | None = None,
+        volts: float = 1.0,
+        forward_gain: float = 1.0,
+        backward_gain: float = 1.0,
+        transconductance: float = 0.0,
+        siemens: float = 1e-3,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `sizes`: entries of an example first, then nodes of each layer.
+        - `leak`: of every node to ground, in `siemens`, as all conductances.
+        - `transconductance`: standard deviation of the controlled sources; 0: none.
+        - `key`: resistors are drawn uniform in `[0, 2/(nodes they meet at the next layer)]`.
+        """
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"sizes is {tuple(sizes)}; expected the inputs and at least one layer, each above zero.")
+        for name, value in (("leak", leak), ("volts", volts), ("siemens", siemens)):
+            if value <= 0:
+                raise ValueError(f"{name} is {value}; expected a number above 0.")
+        self.names = (*(f"l{i}" for i in range(1, len(sizes) - 1)), "out")
+        sources = 2 * sizes[0] + 2
+        counts = dict(zip((INPUT, *self.names), (sources, *sizes[1:]), strict=True))
+        self.kernels, self.transconductances = {}, {}
+        for a, b in zip((INPUT, *self.names[:-1]), self.names, strict=True):
+            key, first, second, third = jax.random.split(key, 4)
+            shape = counts[a], counts[b]
+            self.kernels[f"{a}-{b}"] = jax.random.uniform(first, shape, float, 0.0, 2.0 / counts[a])
+            if transconductance and a != INPUT:
+                self.transconductances[f"{a}-{b}"] = transconductance * jax.random.normal(second, shape)
+                self.transconductances[f"{b}-{a}"] = transconductance * jax.random.normal(third, shape[::-1])
+        self.leak, self.diodes, self.volts, self.siemens = leak, diodes or Diodes(), volts, siemens
+        self.forward_gain, self.backward_gain = forward_gain, backward_gain
+        self.activation = identity
+
+    def sources(self, x: Float[Array, "..."]) -> Float[Array, " sources"]:
+        """The voltages of the input nodes."""
+        x = x.reshape(-1)
+        one = jnp.ones(1, x.dtype)
+        return self.volts * jnp.concatenate([x, -x, one, -one])
+
+    def embed(self, x: Float[Array, "..."]) -> AnyState:
+        first = self.names[0]
+        kernel = jnp.abs(self.kernels[f"{INPUT}-{first}"])
+        sources = self.sources(x)
+        if sources.size != kernel.shape[0]:
+            raise ValueError(f"An input has {x.size} entries, but the network expects {kernel.shape[0] // 2 - 1}.")
+        current = {name: jnp.zeros(self.kernels[edge].shape[1], x.dtype) for edge, name in self._into()}
+        return {**current, first: sources @ kernel}
+
+    def drive(self, s: AnyState) -> AnyState:
+        """Kirchhoff's currents without those of the sources, plus `s`, which the leak of the base class takes away."""
+        first = self.names[0]
+        load = {first: jnp.sum(jnp.abs(self.kernels[f"{INPUT}-{first}"]), axis=0)}
+        total = {}
+        for name, v in s.items():
+            diode = self.diodes(v) / self.siemens if name != self.names[-1] else jnp.zeros_like(v)
+            total[name] = (1 - self.leak) * v - diode
+        total[first] = total[first] - load[first].astype(s[first].dtype) * s[first]
+        for a, b in zip(self.names[:-1], self.names[1:], strict=True):
+            g = jnp.abs(self.kernels[f"{a}-{b}"])
+            forward = self.forward_gain * s[a]
+            into = real_linear(lambda z, g=g: z @ g, forward) - jnp.sum(g, axis=0).astype(s[b].dtype) * s[b]
+            drawn = jnp.sum(g, axis=1).astype(s[a].dtype) * forward - real_linear(lambda z, g=g: z @ g.T, s[b])
+            total[b] = total[b] + into
+            total[a] = total[a] - drawn / self.backward_gain
+        for edge, t in self.transconductances.items():
+            a, b = edge.split("-")
+            total[b] = total[b] + real_linear(lambda z, t=t: z @ t, s[a])
+        return total
+
+    def _into(self) -> list[tuple[str, str]]:
+        return [(edge, edge.split("-")[1]) for edge in self.kernels]

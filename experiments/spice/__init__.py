@@ -1,0 +1,1 @@
+"""Circuits of eqprop against a circuit simulator that shares no code with it."""

@@ -1,0 +1,159 @@
+"""Resistive networks: Kirchhoff's law by hand, reciprocity, amplifiers, gradients, training; Newton's method."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import eqprop
+from eqprop import Newton
+from eqprop.substrate import Diodes, Mismatch, ResistiveNetwork, Substrate
+from helpers import finite_differences, flat, gap, relative_error
+
+NEWTON = Newton(tol=1e-15, max_steps=100)
+X, Y = jnp.asarray([0.8, -0.5, 0.3]), jnp.asarray([0.3, -0.2])
+
+
+def made(**kwargs):
+    """A model on a circuit of 3 inputs, 5 and 4 hidden nodes and 2 outputs, whose diodes conduct."""
+    network = ResistiveNetwork((3, 5, 4, 2), volts=3.0, key=jax.random.key(1), **kwargs)
+    network = eqx.tree_at(lambda n: n.kernels, network, jax.tree.map(lambda k: 2 * k, network.kernels))
+    return eqprop.Model(network, eqprop.SquaredError())
+
+
+def settle(model):
+    return NEWTON(model.free_drift(X), model.initial_state(X))
+
+
+@eqx.filter_jit
+def linearised(model):
+    v, unravel = jax.flatten_util.ravel_pytree(settle(model).state)  # pyright: ignore[reportAttributeAccessIssue]
+    J = jax.jacfwd(lambda v: flat(model.free_drift(X)(unravel(v))))(v)
+    return v, J, flat(model.readout.teaching(unravel(v), Y))
+
+
+def test_kirchhoff_by_hand():
+    """Currents summed node by node, device by device, in numpy."""
+    model = made(transconductance=0.1, forward_gain=3.0, backward_gain=2.0)
+    network = model.network
+    assert isinstance(network, ResistiveNetwork)
+    v = {name: np.asarray(value) for name, value in settle(model).state.items()}
+    x = np.asarray(X)
+    v["in"] = 3.0 * np.concatenate([x, -x, [1.0, -1.0]])
+    into = {name: np.zeros(value.shape) for name, value in v.items()}
+    for edge, kernel in network.kernels.items():
+        a, b = edge.split("-")
+        forward, back = (1.0, 1.0) if a == "in" else (3.0, 2.0)
+        for (i, j), k in np.ndenumerate(np.asarray(kernel)):
+            current = abs(k) * (forward * v[a][i] - v[b][j])
+            into[b][j] += current
+            into[a][i] -= current / back
+    for edge, kernel in network.transconductances.items():
+        a, b = edge.split("-")
+        for (i, j), t in np.ndenumerate(np.asarray(kernel)):
+            into[b][j] += t * v[a][i]
+    volts = 1.5 * 1.38064852e-23 * 300.15 / 1.6021766208e-19
+    for name in ("l1", "l2", "out"):
+        into[name] -= 0.1 * v[name]
+        if name != "out":
+            pair = np.exp((v[name] - 0.15) / volts) - np.exp((-v[name] - 0.15) / volts)
+            into[name] -= 1e-8 / 1e-3 * pair
+        assert np.abs(into[name]).max() < 1e-13
+    assert np.abs(v["l1"]).max() > 0.2  # where diodes conduct
+
+
+def test_two_terminal_devices_are_reciprocal():
+    """`A = Aᵀ` to the last bit, mismatched or not; controlled sources break it."""
+    for model in (made(), Substrate(chip=3, part=Mismatch(1.0)).deploy(made())):
+        _, J, g = linearised(model)
+        assert gap(J, J.T) < 1e-15
+        assert relative_error(jnp.linalg.solve(J, g), jnp.linalg.solve(J.T, g)) < 1e-13
+    _, J, _ = linearised(made(transconductance=0.1))
+    assert gap(J, J.T) > 0.01
+
+
+def test_amplifiers_are_a_gauge():
+    """The true error is `A A′` times that of equilibrium propagation, layer by layer back from the output."""
+    model = made(forward_gain=4.0, backward_gain=4.4)
+    _, J, g = linearised(model)
+    ratio = jnp.linalg.solve(J.T, g) / jnp.linalg.solve(J, g)
+    # The ratio of the output is one; J is diagonally similar to a symmetric matrix with weights (A A′) per layer.
+    expected = jnp.concatenate([jnp.full(5, 17.6**2), jnp.full(4, 17.6), jnp.ones(2)])
+    assert gap(ratio / expected, jnp.ones(11)) < 1e-11
+
+
+@pytest.mark.parametrize("law", ["shockley", "ngspice"])
+def test_gradients_of_a_circuit(law):
+    """The local rule with nudged voltages, and recurrent backpropagation with controlled sources, against finite
+    differences of the loss."""
+    for transconductance, estimator in (
+        (0.0, eqprop.TangentResponse(relaxation=NEWTON)),
+        (0.0, eqprop.FiniteNudge(stencil=eqprop.chebyshev(0.02, 4), relaxation=NEWTON)),
+        (0.1, eqprop.RecurrentBackprop(relaxation=NEWTON)),
+    ):
+        model = made(transconductance=transconductance, diodes=Diodes(law=law))
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+
+        def loss(params, static=static):
+            model = eqx.combine(params, static)
+            return model.readout.loss(settle(model).state, Y)
+
+        response = estimator.respond(model, X, Y, settle(model))
+        got = eqx.filter_grad(lambda m, e=estimator, r=response: e.surrogate(m, X, Y, r))(model)
+        assert relative_error(got, finite_differences(loss, params)) < 1e-7
+
+
+def test_complex_nudges_of_shockley_diodes():
+    """An entire law takes a circle."""
+    model = made()
+    free = settle(model)
+    circle = eqprop.FiniteNudge(stencil=eqprop.cauchy(0.1, 6), relaxation=NEWTON).error(model, X, Y, free)
+    tangent = eqprop.TangentResponse(relaxation=NEWTON).error(model, X, Y, free)
+    assert relative_error(circle.delta, tangent.delta) < 1e-6
+
+
+def test_a_circuit_learns():
+    """Twenty steps towards a target; conductances act by their size."""
+    model = made(forward_gain=2.0, backward_gain=2.0)
+    trainer = eqprop.Trainer(NEWTON, eqprop.FiniteNudge(stencil=eqprop.centred(0.1), relaxation=NEWTON), optax.sgd(1.0))
+    step, state = eqx.filter_jit(trainer.step), trainer.init(model, key=jax.random.key(0))
+    losses = []
+    for _ in range(20):
+        state, measured = step(state, (X[None], Y[None]))
+        losses.append(float(measured["loss"]))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_alignment_of_a_circuit():
+    """Where steps of a fixed size diverge, the truth is found by Newton's method: passive circuits are aligned."""
+    nudge = eqprop.FiniteNudge(stencil=eqprop.chebyshev(0.02, 4), relaxation=NEWTON)
+    trainer = eqprop.Trainer(NEWTON, nudge, optax.sgd(0.1))
+    aligned = eqx.filter_jit(trainer.alignment)(made(), (X[None], Y[None]), key=jax.random.key(0))
+    assert float(aligned["cosine_hidden"]) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_what_a_circuit_refuses():
+    with pytest.raises(ValueError, match="expected the inputs and at least one layer"):
+        ResistiveNetwork((3,), key=jax.random.key(0))
+    with pytest.raises(ValueError, match="leak is 0"):
+        ResistiveNetwork((3, 2), leak=0.0, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="expects 3"):
+        made().network.embed(jnp.ones(4))
+
+
+def test_newton():
+    """Quadratic: from 1e-3 to 1e-12 in two steps; steps shorten where the full one overshoots; no progress ends it."""
+
+    def drift(u):
+        return 1.0 - jnp.sinh(40 * u) - u
+
+    stiff = Newton(tol=1e-13, max_steps=300)(drift, jnp.asarray([2.0, -1.0]))
+    assert stiff.result == eqprop.RESULTS.successful and int(stiff.num_steps) < 120
+    near = [float(Newton(tol=0.0, max_steps=k)(lambda u: u**2 - 2, jnp.asarray([1.42])).residual) for k in (1, 2, 3)]
+    assert near[0] < 1e-4 and near[1] < 1e-9 and near[2] < 1e-15
+    stuck = Newton(tol=0.0, max_steps=50)(lambda u: 1 + u**2, jnp.asarray([0.5]))
+    assert stuck.result == eqprop.RESULTS.max_steps_reached and np.isfinite(float(stuck.residual))
+    with pytest.raises(ValueError, match="max_steps"):
+        Newton(max_steps=0)
