@@ -10,7 +10,7 @@ STUDY = --scale $(SCALE) $(if $(DATA_LABEL),--data-label "$(DATA_LABEL)") $(ARGS
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train digits table1 table2 ablations best figures spice audit collect test test-slow check format data bench bench-gpu bench-data clean
+.PHONY: help setup train digits table1 table2 ablations best figures spice substrate audit collect test test-slow check format data bench bench-gpu bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,12 @@ best: $(STAMP) ## How far finite nudges alone go on Fashion-MNIST; SCALE as abov
 
 spice: $(STAMP) ## Compare circuits with ngspice: fixed points, error vectors, noise, gradients, oscillating nudge
 	$(BIN)/python -m experiments.spice.compare $(ARGS)
+
+substrate: $(STAMP) ## Studies of imperfect devices: mismatch by class, noise, converters, offsets, settling, writes
+	$(BIN)/python -m experiments.substrate.mismatch $(ARGS)
+	$(BIN)/python -m experiments.substrate.mismatch --data fashion_mnist $(ARGS)
+	$(BIN)/python -m experiments.substrate.readings
+	$(BIN)/python -m experiments.substrate.writes
 
 audit: $(STAMP) ## Split the bias of a gradient estimate by its causes; ARGS as for train
 	$(BIN)/python -m experiments.audit $(ARGS)

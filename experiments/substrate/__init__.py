@@ -1,0 +1,1 @@
+"""Studies of what the imperfections of a device do to learning."""
