@@ -51,6 +51,7 @@ substrate: $(STAMP) ## Studies of imperfect devices: mismatch by class, noise, c
 	$(BIN)/python -m experiments.substrate.mismatch $(ARGS)
 	$(BIN)/python -m experiments.substrate.mismatch --data fashion_mnist $(ARGS)
 	$(BIN)/python -m experiments.substrate.readings
+	$(BIN)/python -m experiments.substrate.oscillation
 	$(BIN)/python -m experiments.substrate.writes
 
 audit: $(STAMP) ## Split the bias of a gradient estimate by its causes; ARGS as for train

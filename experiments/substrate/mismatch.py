@@ -93,10 +93,8 @@ def draw(data: dict[str, Any]) -> Any:
         frame(axis, "mismatch σ (lognormal)", ylabel, title)
     legend(axes[0], loc="lower left")
     legend(axes[1], loc="lower left")
-    figure.suptitle(
-        {"digits": "Digits", "fashion_mnist": "Fashion-MNIST"}[data["data"]] + f", chips {SEEDS[data['data']]}",
-        fontsize=11,
-    )
+    name = {"digits": "Digits", "fashion_mnist": "Fashion-MNIST"}[data["data"]]
+    figure.suptitle(f"{name}, {len(SEEDS[data['data']])} chip(s)", fontsize=11)
     return figure
 
 

@@ -3,7 +3,9 @@
 python -m experiments.substrate.readings                # or: make substrate
 """
 
-from collections.abc import Callable
+import argparse
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +25,7 @@ from eqprop.substrate import (
 )
 from experiments.paper import trained
 from experiments.paper.drawing import canvas, frame, legend, line
-from experiments.substrate.page import write
+from experiments.substrate.page import FOLDER, write
 
 NETWORK = ("data=digits", "epochs=3", "network.angle=0.0", "runtime.x64=true", "homeostasis=none")
 IMAGES = 8
@@ -171,6 +173,7 @@ def draw(data: dict[str, Any]) -> dict[str, Any]:
         line(axis, data["offsets"]["betas"], values, index, label)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_ylim(1e-11, 60)
     frame(axis, "nudge β", "relative error of δ", "Offsets are divided by β, unless they cancel")
     legend(axis, loc="lower left")
     figures["offsets"] = figure
@@ -185,19 +188,22 @@ def draw(data: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and draw."""
-    jax.config.update("jax_enable_x64", True)
-    bench = Bench()
-    data = {
-        "noise": noise(bench),
-        "converters": converters(bench),
-        "offsets": offsets(bench),
-        "settling": settling(bench),
-    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--redraw", action="store_true", help="draw again what was measured")
+    if parser.parse_args(argv).redraw:
+        data = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in STUDIES}
+    else:
+        jax.config.update("jax_enable_x64", True)
+        bench = Bench()
+        origin = {"images": IMAGES, "provenance": bench.provenance}
+        data = {name: {**measure(bench), **origin} for name, measure in STUDIES.items()}
     for name, figure in draw(data).items():
-        write(name, {**data[name], "images": IMAGES, "provenance": bench.provenance}, figure)
+        write(name, data[name], figure)
 
+
+STUDIES = {"noise": noise, "converters": converters, "offsets": offsets, "settling": settling}
 
 if __name__ == "__main__":
     main()
