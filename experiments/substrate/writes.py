@@ -3,17 +3,23 @@
 python -m experiments.substrate.writes                  # or: make substrate
 """
 
-import math
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
-from experiments.paper.drawing import band, canvas, frame, legend, present, provenance
+from eqprop import Substrate
+from eqprop.substrate import WriteNoise
+from experiments.paper.drawing import band, canvas, frame, legend, line, present, provenance
 from experiments.paper.study import Job, run_study
 from experiments.substrate.page import write
 
 SIGMA = 2e-3
 EPOCHS = 12
+DECAYS = (0.0, 0.01, 0.1)
+PAIRS = 20_000
 BASE = (
     "data=digits",
     f"epochs={EPOCHS}",
@@ -39,21 +45,43 @@ def main() -> None:
     records = present(run_study("substrate_writes", "cpu", jobs))
     runs = {name: records[job.label] for name, job in zip(CASES, jobs, strict=True)}
     epochs = [entry["epoch"] for entry in runs["noise"][0].metrics]
-    steps = math.ceil(1400 / 50)  # of an epoch of the digits
     metrics = ("functional_asymmetry", "cosine_hidden", "test_accuracy")
     curves = {
         name: {m: [[entry[m] for entry in run.metrics] for run in kept] for m in metrics} for name, kept in runs.items()
     }
-    t = np.asarray(epochs) * steps
-    spread = {"none": SIGMA * np.sqrt(2 * t), "0.01": SIGMA * np.sqrt((1 - 0.99 ** (2 * t)) / (1 - 0.99**2) * 2)}
-    data = {"sigma": SIGMA, "epochs": epochs, "steps_an_epoch": steps, "curves": curves,
-            "closed_form_std": spread, "provenance": provenance(records)}  # fmt: skip
+    data = {"sigma": SIGMA, "epochs": epochs, "curves": curves, "walk": walk(), "provenance": provenance(records)}
     write("writes", data, draw(data))
 
 
+def walk() -> dict[str, Any]:
+    """Of device pairs that are written without learning: the spread of their differences, and its closed form."""
+    steps = np.asarray([1, 3, 10, 30, 100, 300, 1000])
+    found = {}
+    for decay in DECAYS:
+        rule = Substrate(noise=WriteNoise(SIGMA, decay)).writes()
+        assert rule is not None
+
+        def step(w: Any, key: Any, rule: Any = rule) -> Any:
+            w = w + rule.update(jnp.zeros_like(w), optax.EmptyState(), w, key=key)[0]
+            return w, jnp.std(w[0] - w[1])
+
+        _, spread = jax.lax.scan(step, jnp.zeros((2, PAIRS)), jax.random.split(jax.random.key(0), int(steps[-1])))
+        kept = (1 - decay) ** 2
+        variance = steps if decay == 0 else (1 - kept**steps) / (1 - kept)
+        found[f"{decay:g}"] = {"measured": spread[steps - 1], "closed form": SIGMA * np.sqrt(2 * variance)}
+    return {"steps": steps, "pairs": PAIRS, "by decay": found}
+
+
 def draw(data: dict[str, Any]) -> Any:
-    """Asymmetry, cosine and accuracy by epoch."""
-    figure, axes = canvas(3, width=11.5, height=3.6)
+    """Spread without learning; asymmetry, cosine and accuracy by epoch."""
+    figure, (first, *axes) = canvas(4, width=15.0, height=3.7)
+    for index, (decay, found) in enumerate(data["walk"]["by decay"].items()):
+        line(first, data["walk"]["steps"], found["measured"], index, f"decay {decay}")
+        first.plot(data["walk"]["steps"], found["closed form"], color="black", lw=0.9)
+    first.set_xscale("log")
+    first.set_yscale("log")
+    frame(first, "updates", "std of the difference of two devices", "Without learning (lines: closed form)")
+    legend(first, loc="upper left")
     panels = (
         ("functional_asymmetry", 1, "functional asymmetry", "Writes part the two directions"),
         ("cosine_hidden", 1, "hidden cosine to the true error", "Alignment follows"),
@@ -63,7 +91,7 @@ def draw(data: dict[str, Any]) -> Any:
         for index, (name, found) in enumerate(data["curves"].items()):
             band(axis, data["epochs"], [[factor * v for v in run] for run in found[metric]], index, name)
         frame(axis, "epoch", ylabel, title)
-    legend(axes[0], loc="upper left")
+    legend(axes[2], loc="lower right")
     figure.suptitle(f"Digits, write noise of standard deviation {data['sigma']:g} at every update", fontsize=11)
     return figure
 
