@@ -125,7 +125,7 @@ def _audit_one(
     num_points: int,
 ) -> Audit:
     drift, u0 = model.free_drift(x), model.initial_state(x)
-    settle = reference or until_rounding(u0)
+    settle = reference or until_rounding(u0, relaxation)
     free = settle(drift, u0)
     u = free.state
     s, to_rates = jax.linearize(model.network.rates, u)

@@ -1,6 +1,7 @@
 """What the output means: prediction, loss and teaching signal. And the model, a network with its readout."""
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -113,8 +114,15 @@ class Model(eqx.Module):
 
     def nudged_drift(self, x: Float[Array, "..."], y: Target, beta: Inexact[Array, ""] | float) -> Drift:
         """`F(u) + β ∂ℓ/∂s`. Positive `β` repels the output from the target."""
+        under = self.drift_under(x, y)
+        return lambda u: under(beta, u)
+
+    def drift_under(
+        self, x: Float[Array, "..."], y: Target
+    ) -> Callable[[Inexact[Array, ""] | float, AnyState], AnyState]:
+        """`β, u ↦ F(u) + β ∂ℓ/∂s`, for nudges that change while the network runs; the current is computed once."""
         free = self.free_drift(x)
-        return lambda u: _tree.add(free(u), _tree.scale(beta, self.readout.teaching(self.network.rates(u), y)))
+        return lambda beta, u: _tree.add(free(u), _tree.scale(beta, self.readout.teaching(self.network.rates(u), y)))
 
     def initial_state(self, x: Float[Array, "..."]) -> AnyState:
         """Potentials before relaxation."""

@@ -83,11 +83,7 @@ def cauchy(radius: Strength, num_points: int) -> Stencil:
             f"num_points is {num_points}; a stencil has at least one point. "
             "2 is the centred difference, 4 or 6 removes nearly all bias of the finite nudge."
         )
-    if isinstance(radius, (int, float)) and (radius == 0 or not math.isfinite(radius)):
-        raise ValueError(
-            f"The radius is {radius}; a nudge has a finite strength other than zero. "
-            "Take 0.05 to 1, or TangentResponse for the limit of an infinitesimal nudge."
-        )
+    _check_strength("radius", radius)
     halves = [k for k in range(num_points // 2 + 1) if 2 * k in (0, num_points)]
     interior = [k for k in range(1, num_points // 2 + 1) if 2 * k < num_points]
     phases = [math.cos(2 * math.pi * k / num_points) for k in halves]
@@ -117,8 +113,7 @@ def chebyshev(beta: Strength, num_points: int) -> Stencil:
     """
     if num_points < 2 or num_points % 2:
         raise ValueError(f"num_points is {num_points}; expected an even number, as odd ones nudge by 0.")
-    if isinstance(beta, (int, float)) and (beta == 0 or not math.isfinite(beta)):
-        raise ValueError(f"beta is {beta}; a nudge has a finite strength other than zero.")
+    _check_strength("beta", beta)
     order = num_points - 1
     x = [math.cos(math.pi * j / order) for j in range(num_points)]
     barycentric = [(-1.0) ** j * (0.5 if j in (0, order) else 1.0) for j in range(num_points)]
@@ -132,3 +127,11 @@ def chebyshev(beta: Strength, num_points: int) -> Stencil:
         num_real=num_points,
         num_points=num_points,
     )
+
+
+def _check_strength(name: str, strength: Strength) -> None:
+    if isinstance(strength, (int, float)) and (strength == 0 or not math.isfinite(strength)):
+        raise ValueError(
+            f"The {name} is {strength}; a nudge has a finite strength other than zero. "
+            "Take 0.05 to 1, or TangentResponse for the limit of an infinitesimal nudge."
+        )

@@ -16,7 +16,7 @@ from eqprop.coarse import CoarsePhase
 from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, RecurrentBackprop, Response
 from eqprop.homeostasis import AbstractHomeostasis
 from eqprop.readout import Model
-from eqprop.relaxation import AbstractRelaxation, Newton, until_rounding
+from eqprop.relaxation import AbstractRelaxation, until_rounding
 from eqprop.substrate.stack import Substrate
 
 Batch = tuple[Float[Array, "batch ..."], Array]
@@ -186,9 +186,7 @@ class Trainer(eqx.Module):
 
         def compare(x: Array, y: Array, free: Solution, key: PRNGKeyArray):
             response = self.estimator.respond(nudged, x, y, free, key=key)
-            settle = until_rounding(free.state)
-            if isinstance(self.relaxation, Newton):  # stiff: steps of a fixed size would diverge
-                settle = Newton(tol=settle.tol, max_steps=30)
+            settle = until_rounding(free.state, self.relaxation)
             settled = settle(model.free_drift(x), free.state)
             true = RecurrentBackprop(relaxation=settle).respond(model, x, y, settled, key=key)
             known = (settled.result == RESULTS.successful) & (true.result == RESULTS.successful)

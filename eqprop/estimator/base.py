@@ -1,6 +1,7 @@
 """What an estimator is: a response of the fixed point, and a scalar whose gradient is the estimate."""
 
 import abc
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -104,3 +105,13 @@ class AbstractErrorEstimator(AbstractEstimator):
         u, delta = _tree.stop_gradient((response.state, response.payload))
         s = model.network.rates(u)
         return _tree.dot(delta, model.free_drift(x)(u)) + model.readout.loss(s, y)
+
+
+def check_fields(part: eqx.Module, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """**Arguments:** `rules`: of a field, whether it is fine, and what was expected.
+
+    **Raises:** `ValueError` for the first field that is not.
+    """
+    for name, (fine, expected) in rules.items():
+        if not fine:
+            raise ValueError(f"{name} is {getattr(part, name)}; expected a number {expected}.")

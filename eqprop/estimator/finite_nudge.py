@@ -15,7 +15,7 @@ from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.stencil import Stencil
-from eqprop.substrate.probe import Measurement
+from eqprop.substrate.probe import Measurement, read
 
 
 class FiniteNudge(AbstractErrorEstimator):
@@ -48,11 +48,10 @@ class FiniteNudge(AbstractErrorEstimator):
             self.stencil, self.relaxation, lambda b: model.nudged_drift(x, y, b), free.state, relax_key
         )
 
-        def read(u: AnyState, phase: Int[Array, ""] | int) -> AnyState:
-            s = model.network.rates(u)
-            return s if self.probe is None else self.probe(s, phase=phase, key=probe_key)
+        def reading(u: AnyState, phase: Int[Array, ""] | int) -> AnyState:
+            return read(self.probe, model.network.rates(u), phase=phase, key=probe_key)
 
-        delta = nudged.derivative(self.stencil, read, free.state)
+        delta = nudged.derivative(self.stencil, reading, free.state)
         return Error(free.state, delta, nudged.num_steps, nudged.result)
 
 

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.estimator.base import AbstractErrorEstimator, Error, check_fields
 from eqprop.readout import Model, Target
 from eqprop.relaxation.base import status
 from eqprop.substrate.dynamics import Dynamics
-from eqprop.substrate.probe import Measurement
+from eqprop.substrate.probe import Measurement, read
 
 
 class LockIn(AbstractErrorEstimator):
@@ -48,21 +48,15 @@ class LockIn(AbstractErrorEstimator):
 
     def __check_init__(self):
         checks = {
-            "beta": (self.beta, self.beta != 0, "other than 0"),
-            "harmonics": (
-                self.harmonics,
-                self.harmonics >= 1 and self.harmonics % 2 == 1,
-                "that is odd",
-            ),
-            "period": (self.period, self.period > 0, "above 0"),
-            "warmup": (self.warmup, self.warmup >= 1, "of at least 1"),
-            "cycles": (self.cycles, self.cycles >= 1, "of at least 1"),
-            "samples": (self.samples, self.samples > 2 * self.harmonics, "above twice the harmonics"),
-            "steps_per_period": (self.steps_per_period, self.steps_per_period >= self.samples, "of at least samples"),
+            "beta": (self.beta != 0, "other than 0"),
+            "harmonics": (self.harmonics > 0 and self.harmonics % 2 == 1, "that is odd"),
+            "period": (self.period > 0, "above 0"),
+            "warmup": (self.warmup >= 1, "of at least 1"),
+            "cycles": (self.cycles >= 1, "of at least 1"),
+            "samples": (self.samples > 2 * self.harmonics, "above twice the harmonics"),
+            "steps_per_period": (self.steps_per_period >= self.samples, "of at least samples"),
         }
-        for name, (given, fine, expected) in checks.items():
-            if not fine:
-                raise ValueError(f"{name} is {given}; expected a number {expected}.")
+        check_fields(self, checks)
 
     def demodulation(self, turn: Float[Array, " times"]) -> tuple[Array, Array]:
         """What readings at those turns are multiplied with before their mean is taken, for `u*` and for `β δ`."""
@@ -75,29 +69,28 @@ class LockIn(AbstractErrorEstimator):
         self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         motion_key, probe_key = (None, None) if key is None else jax.random.split(key)
-        free_drift = model.free_drift(x)
+        under = model.drift_under(x, y)
         dtype = jax.tree.leaves(free.state)[0].dtype
 
         def drift(t: Any, u: AnyState) -> AnyState:
             beta = (self.beta * jnp.cos(2 * math.pi * jnp.asarray(t, dtype) / self.period)).astype(dtype)
-            return _tree.add(free_drift(u), _tree.scale(beta, model.readout.teaching(model.network.rates(u), y)))
+            return under(beta, u)
 
-        def read(u: AnyState, phase: Int[Array, ""]) -> AnyState:
-            s = model.network.rates(u)
-            return s if self.probe is None else self.probe(s, phase=phase, key=probe_key)
+        def reading(u: AnyState, phase: Int[Array, ""]) -> AnyState:
+            return read(self.probe, model.network.rates(u), phase=phase, key=probe_key)
 
         turn = jnp.arange(self.samples * self.cycles, dtype=dtype) / self.samples
         end = (self.warmup + self.cycles) * self.period
         dt = self.period / self.steps_per_period
         times = (self.warmup + turn) * self.period
         u = self.dynamics.run(drift, free.state, times, dt=dt, end=end, key=motion_key)
-        rates = jax.vmap(read)(u, 1 + jnp.arange(len(turn)))
+        rates = jax.vmap(reading)(u, 1 + jnp.arange(len(turn)))
 
         def mean(weights: Array, values: AnyState) -> AnyState:
             return jax.tree.map(lambda v: jnp.tensordot(weights.astype(v.dtype), v, axes=1) / len(turn), values)
 
         still, moved = self.demodulation(turn)
         state, delta = mean(still, u), mean(moved / self.beta, rates)
-        residual = _tree.norm(free_drift(state))
-        steps = jnp.asarray(math.ceil(end / dt), jnp.int32)
+        residual = _tree.norm(model.free_drift(x)(state))
+        steps = jnp.asarray((self.warmup + self.cycles) * self.steps_per_period, jnp.int32)
         return Error(state, delta, steps, status(residual, residual, self.tol))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.estimator.base import AbstractErrorEstimator, Error, check_fields
 from eqprop.readout import Model, Target
 from eqprop.relaxation.base import status
 from eqprop.substrate.dynamics import Dynamics
@@ -49,15 +49,13 @@ class OscillatingNudge(AbstractErrorEstimator):
 
     def __check_init__(self):
         checks = {
-            "radius": (self.radius, self.radius != 0, "other than 0"),
-            "period": (self.period, self.period > 0, "above 0"),
-            "warmup": (self.warmup, self.warmup >= 1, "of at least 1"),
-            "samples": (self.samples, self.samples >= 3, "of at least 3"),
-            "steps_per_period": (self.steps_per_period, self.steps_per_period >= self.samples, "of at least samples"),
+            "radius": (self.radius != 0, "other than 0"),
+            "period": (self.period > 0, "above 0"),
+            "warmup": (self.warmup >= 1, "of at least 1"),
+            "samples": (self.samples >= 3, "of at least 3"),
+            "steps_per_period": (self.steps_per_period >= self.samples, "of at least samples"),
         }
-        for name, (given, fine, expected) in checks.items():
-            if not fine:
-                raise ValueError(f"{name} is {given}; expected a number {expected}.")
+        check_fields(self, checks)
 
     @property
     def complex_nudges(self) -> bool:
@@ -76,12 +74,11 @@ class OscillatingNudge(AbstractErrorEstimator):
         u0 = _tree.to_complex(free.state)
         dtype = jax.tree.leaves(free.state)[0].dtype
         omega = 2 * math.pi / self.period
-        free_drift = model.free_drift(x)
+        under = model.drift_under(x, y)
 
         def drift(t: Any, u: AnyState) -> AnyState:
             beta = self.radius * _phase(omega * t)
-            nudge = _tree.scale(beta, model.readout.teaching(model.network.rates(u), y))
-            return _tree.add(free_drift(u), nudge)
+            return under(beta, u)
 
         end = (self.warmup + 1) * self.period
         turn = jnp.arange(self.samples, dtype=dtype) / self.samples
@@ -94,7 +91,7 @@ class OscillatingNudge(AbstractErrorEstimator):
             lambda leaf: jnp.mean((leaf * demodulate.reshape(-1, *[1] * (leaf.ndim - 1))).real, axis=0),
             jax.vmap(model.network.rates)(u),
         )
-        residual = _tree.norm(free_drift(mean))
+        residual = _tree.norm(model.free_drift(x)(mean))
         num_steps = jnp.asarray((self.warmup + 1) * self.steps_per_period, jnp.int32)
         return Error(mean, delta, num_steps, status(residual, residual, self.tol))
 

@@ -5,5 +5,6 @@ from eqprop.relaxation.base import AbstractRelaxation as AbstractRelaxation
 from eqprop.relaxation.fixed_steps import FixedSteps as FixedSteps
 from eqprop.relaxation.flow import Flow as Flow
 from eqprop.relaxation.newton import Newton as Newton
-from eqprop.relaxation.picard import Picard as Picard, until_rounding as until_rounding
+from eqprop.relaxation.picard import Picard as Picard
+from eqprop.relaxation.reference import until_rounding as until_rounding
 from eqprop.relaxation.sweep import AbstractSweep as AbstractSweep, Sweep as Sweep

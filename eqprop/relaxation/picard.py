@@ -1,6 +1,5 @@
 """Damped synchronous steps, to a tolerance."""
 
-import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -60,9 +59,3 @@ class Picard(AbstractRelaxation):
         end = jax.lax.while_loop(unfinished, step, start)
         result = status(end.best_residual, end.residual, self.tol)
         return Solution(end.best, end.best_residual, end.num_steps, result)
-
-
-def until_rounding(u0: AnyState) -> Picard:
-    """Steps damped by half, to 30 units of rounding a neuron: what "settled" means where a reference is needed."""
-    eps = float(jnp.finfo(jax.tree.leaves(u0)[0].dtype).eps)
-    return Picard(tol=30 * eps * math.sqrt(_tree.size(u0)), max_steps=20_000, damping=0.5)

@@ -2,7 +2,7 @@
 
 import abc
 import zlib
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -44,6 +44,17 @@ class AbstractImperfection(eqx.Module):
         return ""
 
 
+class AbstractHarmless(AbstractImperfection):
+    """A defect that leaves both `A` and the free fixed point alone: of the motion, the nudge or the measurement."""
+
+    holomorphic: ClassVar[bool] = True
+    moves_fixed_point: ClassVar[bool] = False
+
+    @property
+    def reciprocity(self) -> Reciprocity:
+        return "none"
+
+
 def named(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """The key that belongs to `name`, whatever other names there are."""
     return jax.random.fold_in(key, jnp.uint32(zlib.crc32(name.encode())))
@@ -59,6 +70,11 @@ def clipped_normal(key: PRNGKeyArray, like: Array, clip: Number = 2.5) -> Array:
     """Standard normal numbers, real, in the shape and precision of `like`; those beyond `± clip` stand at it, as a
     foundry's test rejects no device but bounds its spread."""
     return jnp.clip(jax.random.normal(key, like.shape, like.real.dtype), -clip, clip)
+
+
+def lognormal(key: PRNGKeyArray, like: Array, sigma: Number, clip: Number = 2.5) -> Array:
+    """`exp(σE − σ²/2)`, of mean 1 but for the clip: positive factors in the shape and precision of `like`."""
+    return jnp.exp(sigma * clipped_normal(key, like, clip) - 0.5 * sigma**2)
 
 
 def check_range(part: eqx.Module, name: str, low: float | int = 0.0, high: float | int = float("inf")) -> None:

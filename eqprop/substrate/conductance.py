@@ -4,7 +4,7 @@ A weight is a pair of devices, `w = limit (G⁺ − G⁻)/Gmax`; `limit` is the 
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -37,8 +37,6 @@ class Quantised(AbstractDeployment):
     mapping: Literal["one_sided", "common_mode"] = eqx.field(static=True, default="one_sided")
     limit: Number = 1.0
     leak: bool = eqx.field(static=True, default=False)
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = True
 
     def __check_init__(self):
         check_range(self, "bits", 1, 24)
@@ -85,8 +83,6 @@ class _AbstractProgrammed(AbstractDeployment):
     """A defect of each device on its own; shared by both directions of a pair, or drawn for each."""
 
     shared: eqx.AbstractVar[bool]
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = True
 
     @property
     def reciprocity(self) -> Reciprocity:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from eqprop import _tree
 from eqprop._tree import AnyState
 from eqprop.readout import Model
 from eqprop.substrate.base import (
@@ -20,6 +19,7 @@ from eqprop.substrate.base import (
     check_choice,
     check_range,
     clipped_normal,
+    lognormal,
     named,
 )
 from eqprop.substrate.kernels import (
@@ -42,6 +42,8 @@ class AbstractDeployment(AbstractImperfection):
     """From the nominal model to the one the devices realise: fixed by the chip's key, differentiable."""
 
     stage: ClassVar[Stage] = "parameters"
+    holomorphic: ClassVar[bool] = True
+    moves_fixed_point: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, model: Model, *, key: PRNGKeyArray) -> Model:
@@ -74,8 +76,6 @@ class Mismatch(AbstractDeployment):
     law: Literal["lognormal", "gaussian"] = eqx.field(static=True, default="lognormal")
     structure: Structure = eqx.field(static=True, default="shared")
     clip: float = eqx.field(static=True, default=2.5)
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = True
 
     def __check_init__(self):
         check_range(self, "sigma")
@@ -94,8 +94,9 @@ class Mismatch(AbstractDeployment):
 
     def factor(self, w: Array, key: PRNGKeyArray) -> Array:
         """`f(E)` in the shape of `w`."""
-        noise = self.sigma * clipped_normal(key, w, self.clip)
-        return 1 + noise if self.law == "gaussian" else jnp.exp(noise - 0.5 * self.sigma**2)
+        if self.law == "gaussian":
+            return 1 + self.sigma * clipped_normal(key, w, self.clip)
+        return lognormal(key, w, self.sigma, self.clip)
 
     def intended(self, model: Model, *, key: PRNGKeyArray) -> Model:
         del key
@@ -139,8 +140,6 @@ class MirrorGain(AbstractDeployment):
 
     receiver: Number = 0.1
     sender: Number = 0.1
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = True
 
     def __check_init__(self):
         check_range(self, "receiver", 0.0, 0.39)  # the gains stay positive, and so invertible
@@ -175,8 +174,6 @@ class WeightAngle(AbstractDeployment):
     """
 
     angle: Number = 15.0
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = True
 
     @property
     def reciprocity(self) -> Reciprocity:
@@ -213,8 +210,6 @@ class NeuronSpread(AbstractDeployment):
 
     gain: Number = 0.1
     threshold: Number = 0.05
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = True
 
     def __check_init__(self):
         check_range(self, "gain")
@@ -227,10 +222,10 @@ class NeuronSpread(AbstractDeployment):
     def __call__(self, model: Model, *, key: PRNGKeyArray) -> Model:
         biases = dense_biases(model.network, self)
 
-        def draw(what: str) -> AnyState:
-            return {name: clipped_normal(named(named(key, what), name), b) for name, b in biases.items()}
+        def key_of(what: str, layer: str) -> PRNGKeyArray:
+            return named(named(key, what), layer)
 
-        gain = jax.tree.map(lambda e: jnp.exp(self.gain * e - 0.5 * self.gain**2), draw("gain"))
-        threshold = _tree.scale(jnp.asarray(self.threshold, jax.tree.leaves(biases)[0].dtype), draw("threshold"))
+        gain = {name: lognormal(key_of("gain", name), b, self.gain) for name, b in biases.items()}
+        threshold = {name: self.threshold * clipped_normal(key_of("threshold", name), b) for name, b in biases.items()}
         network = with_neurons(model.network, self, gain=gain, threshold=threshold)
         return Model(network, model.readout)

@@ -17,28 +17,22 @@ from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
 from eqprop.relaxation.base import AbstractRelaxation, status
 from eqprop.substrate.base import (
+    AbstractHarmless,
     AbstractImperfection,
     Chip,
     Number,
-    Reciprocity,
     Stage,
     check_range,
     chip_key,
-    clipped_normal,
+    lognormal,
     named,
 )
 
 
-class _AbstractMotion(AbstractImperfection):
+class _AbstractMotion(AbstractHarmless):
     """A defect of the way to the fixed point, and not of the point."""
 
     stage: ClassVar[Stage] = "dynamics"
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = False
-
-    @property
-    def reciprocity(self) -> Reciprocity:
-        return "none"
 
 
 class WhiteNoise(_AbstractMotion):
@@ -90,8 +84,7 @@ class TimeConstants(_AbstractMotion):
         """`τ` of every neuron of `u`."""
 
         def one(path: tuple, leaf: Array) -> Array:
-            noise = clipped_normal(named(key, jax.tree_util.keystr(path)), leaf)
-            return jnp.exp(self.sigma * noise - 0.5 * self.sigma**2)
+            return lognormal(named(key, jax.tree_util.keystr(path)), leaf, self.sigma)
 
         return jax.tree.map_with_path(one, u)
 
@@ -144,13 +137,12 @@ class Dynamics(eqx.Module):
             force = force if tau is None else jax.tree.map(lambda f, tau: f / tau.astype(f.dtype), force, tau)
             return ravel_pytree(_tree.to_pairs(force))[0] + jnp.sum(y[1], 0), -y[1] / slow[:, None]
 
-        slow = jnp.asarray((1.0,) if self.flicker is None else self.flicker.times(), start.dtype)
-        sigma = jnp.asarray(0.0 if self.flicker is None else self.flicker.sigma, start.dtype) / math.sqrt(len(slow))
-        wander = jnp.zeros((len(slow) if self.flicker is not None else 0, start.size), start.dtype)
-        slow = slow[: wander.shape[0]]
+        slow = jnp.asarray(() if self.flicker is None else self.flicker.times(), start.dtype)
+        wander = jnp.zeros((slow.size, start.size), start.dtype)
         terms: Any = diffrax.ODETerm(velocity)
         if key is not None and self.noisy:
             first, path = jax.random.split(key)
+            sigma = 0.0 if self.flicker is None else self.flicker.sigma / math.sqrt(self.flicker.num)
             wander = sigma * jax.random.normal(first, wander.shape, wander.dtype)  # at rest from the beginning
             white = jnp.full_like(start, 0.0 if self.white is None else self.white.sigma)
             kicks = white, jnp.broadcast_to(sigma * jnp.sqrt(2 / slow)[:, None], wander.shape)

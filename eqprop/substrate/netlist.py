@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from eqprop.network.dense import INPUT
 from eqprop.substrate.resistive import ResistiveNetwork
@@ -13,14 +13,13 @@ OPTIONS = ".options reltol=1e-10 abstol=1e-18 vntol=1e-15 gmin={gmin:g} temp={ce
 
 def nodes(network: ResistiveNetwork) -> list[str]:
     """The names of all nodes, layer after layer as states are flattened (`jax.tree` sorts the layers by name)."""
-    sizes = {edge.split("-")[1]: kernel.shape[1] for edge, kernel in network.kernels.items()}
-    return [f"{name}_{i}" for name in sorted(sizes) for i in range(sizes[name])]
+    return [f"{name}_{i}" for name, size in sorted(network.sizes.items()) for i in range(size)]
 
 
 def circuit(
     network: ResistiveNetwork,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Float[Array, "..."],
+    y: Float[Array, " outputs"],
     *,
     beta: str = "DC 0 AC 1",
     farads: float = 1e-9,
@@ -33,7 +32,7 @@ def circuit(
     """
     unit, text = network.siemens, "{:.17g}".format
     lines = [f"Vbeta beta 0 {beta}"]
-    lines += [f"Vin{k} {INPUT}_{k} 0 {text(v)}" for k, v in enumerate(np.asarray(network.sources(jnp.asarray(x))))]
+    lines += [f"Vin{k} {INPUT}_{k} 0 {text(v)}" for k, v in enumerate(np.asarray(network.sources(x)))]
     lines += [f"Vhigh high 0 {text(network.diodes.offset)}", f"Vlow low 0 {text(-network.diodes.offset)}"]
     for edge, kernel in network.kernels.items():
         a, b = edge.split("-")
@@ -75,8 +74,8 @@ def deck(network: ResistiveNetwork, lines: Iterable[str], commands: Iterable[str
 
 
 def save(path: str, names: Sequence[str]) -> str:
-    """The command that writes the voltages of `names` to a file; `read` reads it."""
-    return f"wrdata {path} " + " ".join(f"v({name})" for name in names)
+    """The command that writes the voltages of the nodes `names`, or spectra, to a file; `read` reads it."""
+    return f"wrdata {path} " + " ".join(name if name.endswith("spectrum") else f"v({name})" for name in names)
 
 
 def read(text: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

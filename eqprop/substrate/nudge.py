@@ -15,20 +15,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from eqprop._tree import AnyState
 from eqprop.readout import AbstractReadout, Model, Target
-from eqprop.substrate.base import AbstractImperfection, Number, Reciprocity, Stage, check_range, clipped_normal
+from eqprop.substrate.base import AbstractHarmless, Number, Stage, check_range, clipped_normal
 from eqprop.substrate.neurons import dense_biases
 
 
-class AbstractNudge(AbstractImperfection):
+class AbstractNudge(AbstractHarmless):
     """A defect of the teaching current."""
 
     stage: ClassVar[Stage] = "nudge"
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = False
-
-    @property
-    def reciprocity(self) -> Reciprocity:
-        return "none"
 
     @abc.abstractmethod
     def __call__(self, readout: AbstractReadout, size: int, *, key: PRNGKeyArray) -> AbstractReadout:

@@ -15,10 +15,9 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from eqprop._tree import AnyState
 from eqprop.substrate.base import (
-    AbstractImperfection,
+    AbstractHarmless,
     Chip,
     Number,
-    Reciprocity,
     Stage,
     check_range,
     chip_key,
@@ -30,16 +29,10 @@ Phase = int | Int[Array, ""]
 """0 is the free phase, 1 the first node of the stencil, and so on in its order."""
 
 
-class AbstractProbe(AbstractImperfection):
+class AbstractProbe(AbstractHarmless):
     """A defect of the measured rates."""
 
     stage: ClassVar[Stage] = "measurement"
-    holomorphic: ClassVar[bool] = True
-    moves_fixed_point: ClassVar[bool] = False
-
-    @property
-    def reciprocity(self) -> Reciprocity:
-        return "none"
 
     @abc.abstractmethod
     def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
@@ -170,6 +163,11 @@ class Measurement(eqx.Module):
         for name, gauge in self.gauges.items():
             s = jax.tree.map(lambda v, gain: v / gain.astype(v.dtype), s, gauge(s, key=chip_key(self.chip, name)))
         return s
+
+
+def read(probe: Measurement | None, s: AnyState, *, phase: Phase, key: PRNGKeyArray | None) -> AnyState:
+    """What is read of the rates; without a probe, themselves."""
+    return s if probe is None else probe(s, phase=phase, key=key)
 
 
 def _readings(read: Callable[[Array, PRNGKeyArray, bool], Array], s: AnyState, key: PRNGKeyArray) -> AnyState:

@@ -83,7 +83,7 @@ class ResistiveNetwork(AbstractNetwork):
     backward_gain: float = eqx.field(static=True)
     siemens: float = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
-    activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True, default=identity)
+    activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True)
     holomorphic: ClassVar[bool] = True
 
     def __init__(
@@ -126,6 +126,11 @@ class ResistiveNetwork(AbstractNetwork):
         self.forward_gain, self.backward_gain = forward_gain, backward_gain
         self.activation = identity
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Nodes by layer, without the inputs."""
+        return {edge.split("-")[1]: kernel.shape[1] for edge, kernel in self.kernels.items()}
+
     def sources(self, x: Float[Array, "..."]) -> Float[Array, " sources"]:
         """The voltages of the input nodes."""
         x = x.reshape(-1)
@@ -138,18 +143,18 @@ class ResistiveNetwork(AbstractNetwork):
         sources = self.sources(x)
         if sources.size != kernel.shape[0]:
             raise ValueError(f"An input has {x.size} entries, but the network expects {kernel.shape[0] // 2 - 1}.")
-        current = {name: jnp.zeros(self.kernels[edge].shape[1], x.dtype) for edge, name in self._into()}
+        current = {name: jnp.zeros(size, x.dtype) for name, size in self.sizes.items()}
         return {**current, first: sources @ kernel}
 
     def drive(self, s: AnyState) -> AnyState:
         """Kirchhoff's currents without those of the sources, plus `s`, which the leak of the base class takes away."""
         first = self.names[0]
-        load = {first: jnp.sum(jnp.abs(self.kernels[f"{INPUT}-{first}"]), axis=0)}
+        load = jnp.sum(jnp.abs(self.kernels[f"{INPUT}-{first}"]), axis=0)
         total = {}
         for name, v in s.items():
             diode = self.diodes(v) / self.siemens if name != self.names[-1] else jnp.zeros_like(v)
             total[name] = (1 - self.leak) * v - diode
-        total[first] = total[first] - load[first].astype(s[first].dtype) * s[first]
+        total[first] = total[first] - load.astype(s[first].dtype) * s[first]
         for a, b in zip(self.names[:-1], self.names[1:], strict=True):
             g = jnp.abs(self.kernels[f"{a}-{b}"])
             forward = self.forward_gain * s[a]
@@ -161,6 +166,3 @@ class ResistiveNetwork(AbstractNetwork):
             a, b = edge.split("-")
             total[b] = total[b] + real_linear(lambda z, t=t: z @ t, s[a])
         return total
-
-    def _into(self) -> list[tuple[str, str]]:
-        return [(edge, edge.split("-")[1]) for edge in self.kernels]

@@ -139,13 +139,11 @@ class Substrate(eqx.Module):
     def describe(self) -> str:
         """A table of the parts, and the class of the whole."""
         rows = [("part", "defect", "stage", "holomorphic", "reciprocity", "moves fixed point")]
-        for name, part in self.parts.items():
+        moving = self.flow.dynamics.parts if isinstance(self.flow, DeviceFlow) else {}
+        for name, part in {**self.parts, **{f"flow.{name}": part for name, part in moving.items()}}.items():
             flags = [("no", "yes")[flag] for flag in (part.holomorphic, part.moves_fixed_point)]
             rows.append((name, type(part).__name__, part.stage, flags[0], part.reciprocity, flags[1]))
-        if isinstance(self.flow, DeviceFlow):
-            moving = self.flow.dynamics.parts.items()
-            rows += [(f"flow.{n}", type(p).__name__, p.stage, "yes", p.reciprocity, "no") for n, p in moving]
-        elif self.flow is not None:
+        if self.flow is not None and not isinstance(self.flow, DeviceFlow):
             rows.append(("flow", type(self.flow).__name__, "dynamics", "yes", "none", "no"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

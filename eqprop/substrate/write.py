@@ -60,10 +60,7 @@ class ConstantStep(AbstractWrite):
     max_pulses: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_range(self, "dw_min", 1e-12)
-        check_range(self, "device_spread", 0.0, 0.39)  # no device steps backwards
-        check_range(self, "cycle_spread")
-        check_range(self, "limit", 1e-12)
+        _check_pulses(self)
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         step = self.dw_min * (1 + self.device_spread * clipped_normal(chip, w))
@@ -89,11 +86,8 @@ class SoftBounds(AbstractWrite):
     max_pulses: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_range(self, "dw_min", 1e-12)
+        _check_pulses(self)
         check_range(self, "up_down", -0.99, 0.99)
-        check_range(self, "device_spread", 0.0, 0.39)
-        check_range(self, "cycle_spread")
-        check_range(self, "limit", 1e-12)
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         rising, falling = jax.random.split(chip)
@@ -151,6 +145,13 @@ def write(parts: Mapping[str, AbstractWrite], chip: Chip = 0) -> WriteRule:
         return jax.tree.map_with_path(one, updates, params), state
 
     return WriteRule(lambda params: optax.EmptyState(), update)
+
+
+def _check_pulses(part: AbstractWrite) -> None:
+    check_range(part, "dw_min", 1e-12)
+    check_range(part, "device_spread", 0.0, 0.39)  # no device steps backwards
+    check_range(part, "cycle_spread")
+    check_range(part, "limit", 1e-12)
 
 
 def _pulses(change: Array, size: Number, most: int | None, spread: Number, key: PRNGKeyArray) -> tuple[Array, Array]:

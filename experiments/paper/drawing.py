@@ -88,13 +88,18 @@ def make(entry: Entry, arguments: Arguments) -> bool:
     except Missing as reason:
         print(f"{entry.name}: skipped, {reason}")
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    source.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    write_data(source, data)
     picture = entry.draw(data, arguments)
     picture.savefig(folder / f"{entry.name}.png", dpi=150)
     picture.savefig(folder / f"{entry.name}.pdf", metadata={"CreationDate": None})
     print(f"{entry.name}: {folder / entry.name}.png")
     return True
+
+
+def write_data(path: Path, data: Data) -> None:
+    """What a figure is drawn from, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ python -m experiments.spice.compare --golden FOLDER     # freeze one circuit wit
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import eqprop
 from eqprop.substrate import Diodes, ResistiveNetwork, netlist
 from eqprop.substrate.resistive import BOLTZMANN, CHARGE
 from experiments.figures import BLUE, ORANGE
-from experiments.paper.drawing import canvas, frame, legend
+from experiments.paper.drawing import canvas, frame, legend, write_data
 from experiments.paper.study import RESULTS
 from experiments.spice import simulator
 
@@ -55,6 +54,10 @@ class Circuit(NamedTuple):
         """The circuit itself."""
         assert isinstance(self.model.network, ResistiveNetwork)
         return self.model.network
+
+    def lines(self, **source: str) -> list[str]:
+        """The circuit as ngspice has it; `beta="…"` is another source of the nudge."""
+        return netlist.circuit(self.network, self.x, self.y, farads=FARADS, **source)
 
 
 def random_circuit(seed: int) -> Circuit:
@@ -100,10 +103,8 @@ def error_vector(circuit: Circuit) -> np.ndarray:
     return flat(eqprop.TangentResponse(relaxation=NEWTON).error(model, x, y, free).delta)
 
 
-def noise_density(circuit: Circuit, hertz: float, node: int) -> float:
+def noise_density(network: ResistiveNetwork, v: np.ndarray, J: np.ndarray, hertz: float, node: int) -> float:
     """Of one node's voltage in V/√Hz: `4kTG` of every resistor, `2qI` of every diode, through `(iωC − J)⁻¹`."""
-    network = circuit.network
-    v, J, _ = linearised(circuit)
     names, unit = netlist.nodes(network), network.siemens
     to_node = np.linalg.inv(2j * np.pi * hertz * FARADS * np.eye(len(v)) - unit * J)[node]
     thermal = 4 * BOLTZMANN * network.diodes.kelvin
@@ -125,7 +126,7 @@ def noise_density(circuit: Circuit, hertz: float, node: int) -> float:
 def fixed_points(circuit: Circuit) -> dict[str, float]:
     """`.op` at every `β`; `.ac` at every frequency."""
     network, names = circuit.network, netlist.nodes(circuit.network)
-    lines = netlist.circuit(network, np.asarray(circuit.x), np.asarray(circuit.y), farads=FARADS)
+    lines = circuit.lines()
     analyses = [(f"alter Vbeta dc = {beta!r}\nop", names) for beta in BETAS]
     analyses += [(f"alter Vbeta dc = 0\nac lin 1 {f!r} {f!r}", names) for f in FREQUENCIES]
     found = simulator.tables(network, lines, analyses)
@@ -151,15 +152,16 @@ def fixed_points(circuit: Circuit) -> dict[str, float]:
 def noise(circuit: Circuit) -> float:
     """`.noise` at 10 kHz and 1 MHz."""
     network = circuit.network
-    lines = netlist.circuit(network, np.asarray(circuit.x), np.asarray(circuit.y), farads=FARADS)
+    lines = circuit.lines()
     out = netlist.nodes(network).index("out_0")
     analyses = [
         (f"noise v(out_0) Vbeta lin 1 {f!r} {f!r}\nsetplot noise{2 * k + 1}", ["onoise_spectrum"])
         for k, f in enumerate((1e4, 1e6))
     ]
     found = simulator.tables(network, lines, analyses)
+    v, J, _ = linearised(circuit)
     return max(
-        abs(float(table[0, 0]) / noise_density(circuit, f, out) - 1)
+        abs(float(table[0, 0]) / noise_density(network, v, J, f, out) - 1)
         for f, (_, table) in zip((1e4, 1e6), found, strict=True)
     )
 
@@ -169,7 +171,7 @@ def gradients(circuit: Circuit) -> float:
     model, x, y = circuit
     network, names = circuit.network, netlist.nodes(circuit.network)
     unit = network.siemens
-    lines = netlist.circuit(network, np.asarray(x), np.asarray(y), farads=FARADS)
+    lines = circuit.lines()
     analyses = []
     for kernels, is_resistor in ((network.kernels, True), (network.transconductances, False)):
         for edge, kernel in kernels.items():
@@ -198,7 +200,7 @@ def oscillation(circuit: Circuit, beta: float) -> dict[int, float]:
     """`.tran` under `β cos ωt`: the error of `δ` from odd harmonics up to `K`, least squares over the second turn."""
     network, names = circuit.network, netlist.nodes(circuit.network)
     source = f"SIN(0 {beta!r} {HERTZ!r} 0 0 90)"
-    lines = netlist.circuit(network, np.asarray(circuit.x), np.asarray(circuit.y), farads=FARADS, beta=source)
+    lines = circuit.lines(beta=source)
     turn = 1 / HERTZ
     command = f"tran {turn / 2000!r} {2 * turn!r} 0 {turn / 2000!r}"
     ((time, table),) = simulator.tables(network, lines, [(command, names)])
@@ -218,7 +220,7 @@ def golden(folder: Path) -> None:
     """One circuit and what ngspice says of it."""
     circuit = random_circuit(0)
     names = netlist.nodes(circuit.network)
-    lines = netlist.circuit(circuit.network, np.asarray(circuit.x), np.asarray(circuit.y), farads=FARADS)
+    lines = circuit.lines()
     commands = ["op", netlist.save("op.txt", names), "alter Vbeta dc = 0.1", "op", netlist.save("nudged.txt", names)]
     commands += ["alter Vbeta dc = 0", "ac lin 1 1m 1m", netlist.save("ac.txt", names)]
     text = netlist.deck(circuit.network, lines, commands)
@@ -260,8 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "harmonics": {str(b): {str(k): [t[k] for t in runs] for k in HARMONICS} for b, runs in turns.items()},
     }
     folder = RESULTS / "substrate" / "spice"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spice.json").write_text(json.dumps(data, indent=1) + "\n")
+    write_data(folder / "spice.json", data)
     text = report(data)
     (folder / "README.md").write_text(text)
     draw(data).savefig(folder / "spice.png")

@@ -51,7 +51,6 @@ def tables(
     """Scale and voltages of each of `(command, names)`, in one run; names are of nodes, or of spectra."""
     commands, files = [], [f"{k}.txt" for k in range(len(analyses))]
     for (command, names), file in zip(analyses, files, strict=True):
-        vectors = [name if name.endswith("spectrum") else f"v({name})" for name in names]
-        commands += [*command.split("\n"), f"wrdata {file} " + " ".join(vectors)]
+        commands += [*command.split("\n"), netlist.save(file, names)]
     written = run(netlist.deck(network, lines, commands), files)
     return [netlist.read(written[f], names) for f, (_, names) in zip(files, analyses, strict=True)]

@@ -23,15 +23,15 @@ COMMON = (
     "network.angle=0.0",
     "stencil=centred",
     "stencil.beta=0.2",
-    "homeostasis=none",
     "max_unsettled=1.0",
     "+substrate.mismatch._target_=eqprop.substrate.Mismatch",
 )
+PLAIN = ("homeostasis=none",)
 METHODS: dict[str, tuple[str, ...]] = {
-    "EP": (),
+    "EP": PLAIN,
     "EP + homeostasis": ("homeostasis=exact", "homeostasis.coefficient=1.0"),
-    "AsymEP": ("estimator=asymmetric",),
-    "true gradient": ("estimator=rbp",),
+    "AsymEP": ("estimator=asymmetric", *PLAIN),
+    "true gradient": ("estimator=rbp", *PLAIN),
 }
 CLASSES = {
     "shared (keeps)": ("+substrate.mismatch.structure=shared",),
@@ -40,55 +40,63 @@ CLASSES = {
     "per direction (breaks)": ("+substrate.mismatch.structure=per_direction",),
     "tied, two paths (breaks)": ("+substrate.mismatch.structure=per_direction_tied",),
 }
+BROKEN = "per direction (breaks)"
+BY_CLASS = {f"EP: {name}": (*METHODS["EP"], *overrides) for name, overrides in CLASSES.items()}
+OTHERS = {name: overrides for name, overrides in METHODS.items() if name != "EP"}
+BY_METHOD = {
+    f"EP: {BROKEN}": BY_CLASS[f"EP: {BROKEN}"],
+    **{f"{name}: per direction": (*overrides, *CLASSES[BROKEN]) for name, overrides in OTHERS.items()},
+}
+CASES = BY_CLASS | BY_METHOD
+"""Plain EP on every class, and every method where reciprocity is broken."""
+METRICS = ("test_accuracy", "cosine_hidden", "functional_asymmetry", "unsettled_fraction")
 
 
 def jobs(data: str) -> list[Job]:
-    """Plain EP on every class, and every method where reciprocity is broken; the seed is that of the chip as well."""
-    found = []
-    cases = [(f"EP: {name}", overrides) for name, overrides in CLASSES.items()]
-    broken = CLASSES["per direction (breaks)"]
-    cases += [(f"{name}: per direction", (*m, *broken)) for name, m in METHODS.items() if name != "EP"]
-    for label, overrides in cases:
-        for sigma in SIGMAS[data]:
-            last = [f"+substrate.mismatch.sigma={sigma}", "substrate.chip=${seed}"]
-            common = [o for o in COMMON if not (o == "homeostasis=none" and "homeostasis=exact" in overrides)]
-            everything = ("substrate=ideal", *SCALE[data], *common, *overrides, *last)
-            found.append(Job(_name(label, sigma), everything, SEEDS[data]))
-    return found
+    """Every case at every spread; the seed is that of the chip as well."""
+    return [
+        Job(
+            _name(label, sigma),
+            (
+                "substrate=ideal",
+                *SCALE[data],
+                *COMMON,
+                *overrides,
+                f"+substrate.mismatch.sigma={sigma}",
+                "substrate.chip=${seed}",
+            ),
+            SEEDS[data],
+        )
+        for label, overrides in CASES.items()
+        for sigma in SIGMAS[data]
+    ]
 
 
 def compute(data: str, workers: int | None) -> dict[str, Any]:
     """Accuracy, cosine, asymmetry and unsettled share at the end, one list a case and `σ`."""
     records = present(run_study(f"substrate_mismatch_{data}", "cpu", jobs(data), workers=workers))
-    labels = [f"EP: {name}" for name in CLASSES] + [f"{m}: per direction" for m in METHODS if m != "EP"]
     curves = {
         label: {
             metric: [[_at(run, metric) for run in records[_name(label, s)]] for s in SIGMAS[data]] for metric in METRICS
         }
-        for label in labels
+        for label in CASES
     }
     return {"data": data, "sigmas": SIGMAS[data], "curves": curves, "provenance": provenance(records)}
 
 
-METRICS = ("test_accuracy", "cosine_hidden", "functional_asymmetry", "unsettled_fraction")
-
-
 def draw(data: dict[str, Any]) -> Any:
-    """Cosine by class; accuracy by class; accuracy by method; and stability apart from all of them."""
+    """Cosine by class; cosine and accuracy by method; and stability apart from all of them."""
     figure, axes = canvas(4, width=15.0, height=3.7)
-    by_class = [f"EP: {name}" for name in CLASSES]
-    broken = "EP: per direction (breaks)"
-    by_method = [broken, *[f"{m}: per direction" for m in METHODS if m != "EP"]]
     panels = (
-        (by_class, "cosine_hidden", 1, "hidden cosine to the true error", "What a class does to errors"),
-        (by_method, "cosine_hidden", 1, "hidden cosine to the true error", "What a method makes of class B"),
-        (by_method, "test_accuracy", 100, "test accuracy (%)", "What the network learns"),
-        (by_method, "unsettled_fraction", 100, "unsettled in training (%)", "Whether it settles"),
+        (BY_CLASS, "cosine_hidden", 1, "hidden cosine to the true error", "What a class does to errors"),
+        (BY_METHOD, "cosine_hidden", 1, "hidden cosine to the true error", "What a method makes of class B"),
+        (BY_METHOD, "test_accuracy", 100, "test accuracy (%)", "What the network learns"),
+        (BY_METHOD, "unsettled_fraction", 100, "unsettled in training (%)", "Whether it settles"),
     )
     for axis, (labels, metric, factor, ylabel, title) in zip(axes, panels, strict=True):
         for index, label in enumerate(labels):
             runs = [[factor * v for v in run] for run in zip(*data["curves"][label][metric], strict=True)]
-            text = label.removeprefix("EP: ") if labels is by_class else label.split(":")[0]
+            text = label.removeprefix("EP: ") if labels is BY_CLASS else label.split(":")[0]
             band(axis, data["sigmas"], runs, index, text)
         frame(axis, "mismatch σ (lognormal)", ylabel, title)
     legend(axes[0], loc="lower left")

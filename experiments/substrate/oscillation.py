@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import eqprop
 from eqprop.substrate import DeviceFlow, Dynamics, Flicker, WhiteNoise
@@ -58,10 +57,7 @@ def main() -> None:
     }
     curves = {
         kind: {
-            name: [
-                float(np.sqrt(np.mean([bench.miss(make(beta, dynamics), key=k) ** 2 for k in range(DRAWS)])))
-                for beta in STRENGTHS
-            ]
+            name: [bench.miss(make(beta, dynamics), draws=DRAWS) for beta in STRENGTHS]
             for name, make in schemes.items()
         }
         for kind, dynamics in NOISES.items()

@@ -60,10 +60,11 @@ class Bench:
         """Error vectors, a row an image."""
         return np.asarray(_errors(estimator, self.model, self.x, self.y, free, key))
 
-    def miss(self, estimator: Any, free: eqprop.Solution | None = None, key: int = 0) -> float:
-        """`‖δ − true‖/‖true‖`, the root mean square over images."""
-        delta = self.errors(estimator, self.free if free is None else free, jax.random.key(key))
-        return float(np.linalg.norm(delta - self.true) / np.linalg.norm(self.true))
+    def miss(self, estimator: Any, free: eqprop.Solution | None = None, draws: int = 1) -> float:
+        """`‖δ − true‖/‖true‖`, the root mean square over images and over draws of noise."""
+        start = self.free if free is None else free
+        deltas = [self.errors(estimator, start, jax.random.key(key)) for key in range(draws)]
+        return float(np.linalg.norm(deltas - self.true) / np.linalg.norm(self.true) / np.sqrt(draws))
 
 
 @eqx.filter_jit
@@ -86,22 +87,16 @@ def noise(bench: Bench) -> dict[str, Any]:
     """Errors against `β` at each reading noise, and the exponents of the best."""
     curves, best, exponents = {}, {}, {}
     for label, (scheme, order) in SCHEMES.items():
-        # Errors of several draws: bias and noise together, as a device has them.
-        table = [
-            [
-                float(np.sqrt(np.mean([bench.miss(nudge(scheme, b, ReadoutNoise(jnp.asarray(s))), key=k) ** 2
-                                       for k in range(3)])))
-                for b in STRENGTHS
-            ]
-            for s in NOISES
-        ]  # fmt: skip
+        # Bias and noise together, as a device has them.
+        noisy = lambda b, s, scheme=scheme: nudge(scheme, b, ReadoutNoise(jnp.asarray(s)))
+        table = [[bench.miss(noisy(b, s), draws=3) for b in STRENGTHS] for s in NOISES]
         curves[label] = table[3]
         best[label] = [min(row) for row in table]
         fitted = np.polyfit(np.log(NOISES[:5]), np.log(best[label][:5]), 1)[0]
         exponents[label] = {"measured": float(fitted), "predicted": order / (order + 1)}
         print(label, exponents[label], flush=True)
-    return {"betas": STRENGTHS, "noises": NOISES, "at": NOISES[3], "curves": curves, "best": best,
-            "exponents": exponents}  # fmt: skip
+    axes = {"betas": STRENGTHS, "noises": NOISES, "at": NOISES[3]}
+    return {**axes, "curves": curves, "best": best, "exponents": exponents}
 
 
 def converters(bench: Bench) -> dict[str, Any]:
