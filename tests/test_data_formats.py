@@ -102,7 +102,7 @@ GOOD = idx(train_images)
         ("train-labels-idx1-ubyte", idx(np.full(7, 10, np.uint8)), "labels run from 10 to 10"),
         ("train-labels-idx1-ubyte", idx(np.zeros(6, np.uint8)), r"int32\[6\] for 7 images"),
         ("train-images-idx3-ubyte.gz", gzip.compress(GOOD)[:-20], "end-of-stream"),
-        ("train-images-idx3-ubyte.gz", b"no gzip", "Not a gzipped file"),
+        ("train-images-idx3-ubyte.gz", b"no gzip", "7 bytes, too short"),
         (
             "t10k-images-idx3-ubyte.gz",
             gzip.compress(GOOD)[:600] + b"\xff" * 400 + gzip.compress(GOOD)[1000:],
@@ -116,6 +116,42 @@ def test_a_damaged_idx_file_is_named(tmp_path, file, data, message):
     with pytest.raises(ValueError, match=message) as caught:
         mnist(tmp_path)
     assert file.removesuffix(".gz") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, pack",
+    [
+        ("{}", gzip.compress),
+        ("{}.gz", lambda data: data),
+        ("{}.gz", lambda data: gzip.compress(gzip.compress(data))),
+        ("{0}/{0}", lambda data: data),
+        ("{0}.gz/{0}", gzip.compress),
+    ],
+)
+@pytest.mark.parametrize("dot", [False, True])
+def test_an_idx_file_is_read_for_what_it_is_and_not_for_its_name(tmp_path, name, pack, dot):
+    for file, array in IDX_FILES.items():
+        path = tmp_path / name.format(file.replace("-idx", ".idx") if dot else file)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pack(idx(array)))
+    dataset = mnist(tmp_path)
+    np.testing.assert_array_equal(dataset.train.images, train_images)
+    np.testing.assert_array_equal(dataset.test.labels, test_labels)
+    assert dataset.checksums == {name: hashlib.sha256(idx(array)).hexdigest() for name, array in IDX_FILES.items()}
+
+
+def test_a_whole_copy_is_used_in_place_of_one_cut_short(tmp_path):
+    folder = write_idx(tmp_path / "mnist", packed=True)
+    file = folder / "train-images-idx3-ubyte"
+    file.write_bytes(GOOD[:99])
+    with pytest.warns(UserWarning, match=f"{file}: damaged .*99 bytes.*; another copy is used instead"):
+        np.testing.assert_array_equal(mnist(tmp_path).train.images, train_images)
+    # The folder beside it may hold another data set under the same names: it is no copy.
+    (folder / f"{file.name}.gz").unlink()
+    for path in write_idx(tmp_path / "other", packed=True).iterdir():
+        path.rename(tmp_path / path.name)
+    with pytest.raises(ValueError, match=f"{file}: damaged"):
+        mnist(tmp_path)
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
@@ -210,7 +246,7 @@ def write_cifar10(folder, layout, where):
     suffix, kind = (".bin", "binary") if layout == "binary" else ("", "python")
     contents = {f"{name}{suffix}": LAYOUTS[layout](*pair) for name, pair in zip(CIFAR10_FILES, arrays, strict=True)}
     if where == "archive":
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         with tarfile.open(folder / f"cifar-10-{kind}.tar.gz", "w:gz") as archive:
             for name in sorted(contents, reverse=True):  # not in our order
                 member = tarfile.TarInfo(f"cifar-10-batches/{name}")
@@ -236,6 +272,38 @@ def test_cifar10_round_trip(tmp_path, layout, where):
     np.testing.assert_array_equal(dataset.test.images, images[-4:])
     np.testing.assert_array_equal(dataset.test.labels, labels[-4:])
     assert dataset.train.images.flags.c_contiguous and len(dataset.checksums) == 6
+
+
+@pytest.mark.parametrize("layout", ["binary", "python2"])
+@pytest.mark.parametrize("suffix, mode", [(".tar.gz", "w"), (".tar", "w"), (".tgz", "w:gz"), (".tar.gz", "w:xz")])
+def test_an_archive_is_read_for_what_it_is_and_not_for_its_name(tmp_path, layout, suffix, mode):
+    arrays = write_cifar10(tmp_path / "data", layout, "archive")
+    (packed,) = (tmp_path / "data").iterdir()
+    files = tarfile.open(packed)
+    packed.unlink()
+    with files, tarfile.open(str(packed).replace(".tar.gz", suffix), mode) as archive:
+        for member in files:
+            archive.addfile(member, files.extractfile(member))
+    np.testing.assert_array_equal(cifar10(tmp_path / "data").test.images, arrays[-1][0])
+
+
+@pytest.mark.parametrize("layout", ["binary", "python2"])
+def test_batches_are_read_for_what_they_are_and_not_for_their_names(tmp_path, layout):
+    arrays = write_cifar10(tmp_path, layout, "cifar10")
+    for path in list((tmp_path / "cifar10").iterdir()):
+        path.rename(path.with_suffix("" if layout == "binary" else ".bin"))
+    np.testing.assert_array_equal(cifar10(tmp_path).test.labels, arrays[-1][1])
+
+
+def test_a_whole_archive_is_used_in_place_of_a_folder_that_is_half_unpacked(tmp_path):
+    arrays = write_cifar10(tmp_path / "data", "python2", "archive")
+    write_cifar10(tmp_path / "data", "python2", "cifar-10-batches-py")
+    cut = tmp_path / "data/cifar-10-batches-py/data_batch_4"
+    cut.write_bytes(cut.read_bytes()[:5000])
+    with pytest.warns(UserWarning, match=f"{cut}: damaged .*; another copy is used instead"):
+        dataset = cifar10(tmp_path / "data")
+    np.testing.assert_array_equal(dataset.train.images, np.concatenate([x for x, _ in arrays[:-1]]))
+    assert len(dataset.checksums) == 6
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -178,7 +178,7 @@ def test_a_damaged_conversion_is_made_again_or_refused(tmp_path, damage, monkeyp
         ("val_data", encode(arrays()[0][0], np.array([1, 2]), npz=False), "2 labels for 3 images"),
         ("val_data.npz", b"garbage", "damaged"),
         ("val_data.npz", encode(*arrays()[0], npz=True)[:-50], "damaged"),
-        ("val_data.npz", pickle.dumps({"data": 1}), "damaged"),
+        ("val_data.npz", pickle.dumps({"data": 1}), "no labels among data"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, data, message):
@@ -187,6 +187,24 @@ def test_a_damaged_file_is_named(tmp_path, name, data, message):
     with pytest.raises(ValueError, match=message) as caught:
         imagenet32(root)
     assert str(caught.value).startswith(str(root / name))
+
+
+@pytest.mark.parametrize("npz", [False, True])
+def test_a_batch_is_read_for_what_it_is_and_not_for_its_name(tmp_path, npz):
+    root = write(tmp_path / "root", npz=npz)
+    for path in list(root.iterdir()):
+        path.rename(path.with_suffix("" if npz else ".npz"))
+    check(imagenet32(root))
+
+
+def test_a_whole_archive_is_used_in_place_of_a_folder_that_is_half_unpacked(tmp_path, monkeypatch):
+    root = write(write(tmp_path / "root", "zip"), "nested")
+    cut = root / "Imagenet32_train/train_data_batch_7"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    with pytest.warns(UserWarning, match=f"{cut}: damaged .*; another copy is used instead"):
+        check(imagenet32(root))
+    monkeypatch.setattr(memmap, "convert", None)  # a second conversion would fail
+    check(imagenet32(root))
 
 
 def test_missing_files_name_the_archives(tmp_path):

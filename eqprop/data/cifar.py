@@ -10,7 +10,7 @@ from eqprop.data.catalogue import CIFAR10, CIFAR100
 from eqprop.data.dataset import Dataset, Split, check_labels, join
 from eqprop.data.files import Root, contents, damaged, sha256
 from eqprop.data.pickles import read_pickle
-from eqprop.data.source import Layout, Source, find
+from eqprop.data.source import Found, Source, find
 
 _PIXELS = 3 * 32 * 32
 
@@ -79,13 +79,13 @@ def cifar100(root: Root = None) -> Dataset:
 def _cifar(source: Source, key: str, num_classes: int, *, root: Root) -> Dataset:
     checksums: dict[str, str] = {}
 
-    def split(layouts: tuple[Layout, ...]) -> Split:
-        found = find(source, layouts, root)
-        parts = []
-        for name, data in contents(*found):
-            checksums[name] = sha256(data)
-            file = str(found.place / name)
-            if name.endswith(".bin"):
+    def split(found: Found) -> Split:
+        parts: list[Split] = []
+        digests: dict[str, str] = {}
+
+        def decode(name: str, data: bytes, file: str) -> Split:
+            # Records start with a label, CIFAR-100's with one of 20 coarse ones; no pickle starts below a space.
+            if data[:1] < b" ":
                 part = read_binary(data, num_classes, file)
             else:
                 part = read_batch(read_pickle(data, file), key, file)
@@ -93,8 +93,13 @@ def _cifar(source: Source, key: str, num_classes: int, *, root: Root) -> Dataset
             # The batches have equal length: one cut at the end of a record would go unseen.
             if parts and len(part) != len(parts[0]):
                 raise damaged(file, f"{len(part)} images, {len(parts[0])} in the file before it")
+            digests[name] = sha256(data)
+            return part
+
+        for part in contents(*found, decode):
             parts.append(part)
+        checksums.update(digests)
         return join(parts, str(found.place))
 
-    train, test = split(source.train), split(source.test)
+    train, test = (find(source, layouts, root, split) for layouts in (source.train, source.test))
     return Dataset(source.name, train, test, num_classes=num_classes, checksums=checksums)

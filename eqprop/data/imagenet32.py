@@ -9,6 +9,8 @@ import io
 import warnings
 import zipfile
 from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from eqprop.data import memmap
 from eqprop.data.catalogue import IMAGENET32
 from eqprop.data.cifar import read_batch
 from eqprop.data.dataset import Dataset, Split, check_labels
-from eqprop.data.files import Root, contents, damaged, sha256
+from eqprop.data.files import ZIP, Root, contents, damaged, first_whole, sha256
 from eqprop.data.pickles import read_pickle
 from eqprop.data.source import Found, bases, cache_folder, missing, search
 
@@ -44,30 +46,29 @@ def imagenet32(root: Root = None, *, verify: bool = False) -> Dataset:
     for base in bases(IMAGENET32, root):
         layouts = {"train": IMAGENET32.train, "test": IMAGENET32.test}
         sources = {name: search(IMAGENET32, layouts[name], base) for name in layouts}
-        found = {name: place for name, place in sources.items() if isinstance(place, Found)}
-        # `None` where the originals are gone: the conversion stands for itself.
-        sizes = _sizes(found) if len(found) == 2 else None
+        pairs = product(*(complete for complete, _ in sources.values()))
+        choices = [dict(zip(sources, pair, strict=True)) for pair in pairs]
         damage = None
-        for folder in _folders(base):
+        # `None` where the originals are gone: the conversion stands for itself.
+        for folder, sizes in product(_folders(base), [*map(_sizes, choices)] or [None]):
             try:
                 loaded = memmap.load(folder, ("train", "test"), sizes=sizes, verify=verify)
             except ValueError as error:
-                damage, loaded = error, None
+                damage, loaded = damage or error, None
             if loaded is not None:
                 return _dataset(*loaded)
-        if sizes is not None:
+        if choices:
             if damage is not None:
                 warnings.warn(f"{damage}; converting the original files again", stacklevel=2)
-            folder, checksums = _writable(base), {}
-            parts = {name: _parts(place, checksums) for name, place in found.items()}
-            memmap.convert(folder, parts, sizes=sizes, checksums=checksums)
+            first_whole(choices, partial(_convert, _writable(base)))
             return imagenet32(base, verify=verify)
         if damage is not None:
             raise damage
+        some = any(complete for complete, _ in sources.values())
         reasons += [
-            place or f"{base} has no {name} files."
-            for name, place in sources.items()
-            if isinstance(place, str) and (place or found)
+            lacks or f"{base} has no {name} files."
+            for name, (complete, lacks) in sources.items()
+            if not complete and (lacks or some)
         ]
     raise missing(IMAGENET32, root, " ".join(reasons))
 
@@ -101,14 +102,21 @@ def _writable(base: Path) -> Path:
         return fallback
 
 
+def _convert(folder: Path, found: dict[str, Found]) -> None:
+    checksums: dict[str, str] = {}
+    parts = {name: _parts(place, checksums) for name, place in found.items()}
+    memmap.convert(folder, parts, sizes=_sizes(found), checksums=checksums)
+
+
 def _parts(found: Found, checksums: dict[str, str]) -> Iterator[Split]:
-    for name, data in contents(*found):
-        checksums[name] = sha256(data)
-        source = str(found.place / name)
-        batch = _read_npz(data, source) if name.endswith(".npz") else read_pickle(data, source)
+    def decode(name: str, data: bytes, source: str) -> Split:
+        batch = _read_npz(data, source) if data.startswith(ZIP) else read_pickle(data, source)
         part = read_batch(batch, "labels", source, first=1)
         check_labels(part.labels, _NUM_CLASSES, source)
-        yield part
+        checksums[name] = sha256(data)
+        return part
+
+    yield from contents(*found, decode)
 
 
 def _read_npz(data: bytes, source: str) -> dict[str, object]:

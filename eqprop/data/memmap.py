@@ -93,7 +93,7 @@ def load(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, f"unreadable: {error}") from error
     if sizes is not None and old_sizes != dict(sizes):
-        raise damaged(path, "made from files of another name or size")
+        raise ValueError(f"{path}: made from files of another name or size")
     splits = {}
     for name in names:
         images, labels = (_map(file, expected, verify) for file in _paths(folder, name))

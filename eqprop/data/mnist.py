@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from eqprop.data.catalogue import FASHION_MNIST, MNIST
 from eqprop.data.dataset import Dataset, Split
 from eqprop.data.files import Root, contents, damaged, sha256
-from eqprop.data.source import Layout, Source, find
+from eqprop.data.source import Found, Source, find
 
 _UNSIGNED_BYTE = 0x08
 
@@ -64,23 +64,21 @@ def fashion_mnist(root: Root = None) -> Dataset:
 def _idx_dataset(source: Source, root: Root) -> Dataset:
     checksums: dict[str, str] = {}
 
-    def split(layouts: tuple[Layout, ...]) -> Split:
-        found = find(source, layouts, root)
-        (_, images), (_, labels) = files = list(contents(*found))
-        for name, data in files:
-            checksums[name] = sha256(data)
-            # The two share their file names: one put in the other's place must not pass.
-            if source is not FASHION_MNIST and checksums[name] == FASHION_MNIST.published[name]:
-                raise ValueError(
-                    f"{found.place / name}: this is Fashion-MNIST, not {source.title}; give each "
-                    f"its own folder, such as {source.folders[0]}/"
-                )
-        image_source, label_source = (str(found.place / name) for name in found.files)
-        return Split(
-            read_idx(images, 3, image_source),
-            read_idx(labels, 1, label_source).astype(np.int32),
-            label_source,
-        )
+    def decode(name: str, data: bytes, file: str) -> tuple[np.ndarray, str]:
+        digest = sha256(data)
+        # The two share their file names: one put in the other's place must not pass.
+        if source is not FASHION_MNIST and digest == FASHION_MNIST.published[name]:
+            raise ValueError(
+                f"{file}: this is Fashion-MNIST, not {source.title}; give each "
+                f"its own folder, such as {source.folders[0]}/"
+            )
+        array = read_idx(data, 3 if "images" in name else 1, file)
+        checksums[name] = digest
+        return array, file
 
-    train, test = split(source.train), split(source.test)
+    def split(found: Found) -> Split:
+        (images, _), (labels, file) = contents(*found, decode)
+        return Split(images, labels.astype(np.int32), file)
+
+    train, test = (find(source, layouts, root, split) for layouts in (source.train, source.test))
     return Dataset(source.name, train, test, num_classes=10, checksums=checksums)

@@ -1,14 +1,15 @@
 """Where a data set's files are looked for, and what is said when they are not there."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from eqprop.data.files import Root, locate
+from eqprop.data.files import Root, archives, candidates, first_whole
 
 ENVIRONMENT = "EQPROP_DATA"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Found(NamedTuple):
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of each file on disk that holds the split."""
-        paths = [locate(self.place, name) for name in self.files]
-        on_disk = [path for path in paths if path is not None] or [self.place]
+        on_disk = [path for name in self.files for path in candidates(self.place, name)[:1]] or [self.place]
         return {path.name: path.stat().st_size for path in on_disk}
 
 
@@ -87,30 +87,33 @@ def destination(source: Source, root: Root = None) -> Path:
     return base if base.name in source.folders else base / source.folders[0]
 
 
-def search(source: Source, layouts: tuple[Layout, ...], base: Path) -> Found | str:
-    """The first complete layout under one base folder, or what an incomplete one lacks."""
-    partial = ""
+def search(source: Source, layouts: tuple[Layout, ...], base: Path) -> tuple[list[Found], str]:
+    """The complete layouts under one base folder, best first, and what an incomplete one lacks."""
+    complete, partial = [], ""
     # Named sub-folders come first: MNIST and Fashion-MNIST use the same file names.
     for folder in [*(base / name for name in source.folders), base]:
         for layout in layouts:
-            absent = [name for name in layout.files if locate(folder, name) is None]
-            if not absent:
-                return Found(folder, layout.files)
-            if layout.archive and (folder / layout.archive).is_file():
-                return Found(folder / layout.archive, layout.files)
-            if len(absent) < len(layout.files):
+            absent = [name for name in layout.files if not candidates(folder, name)]
+            # Where another data set has the same names, a second folder must not stand in for a damaged first.
+            if not absent and (layout.archive or not complete):
+                complete.append(Found(folder, layout.files))
+            complete += [Found(path, layout.files) for path in archives(folder, layout.archive)]
+            if 0 < len(absent) < len(layout.files):
                 partial = partial or f"{folder} lacks {', '.join(absent)}."
-    return partial
+    return complete, partial
 
 
-def find(source: Source, layouts: tuple[Layout, ...], root: Root = None) -> Found:
-    """The first complete layout under any base folder, or the `FileNotFoundError` of `missing`."""
+def find(source: Source, layouts: tuple[Layout, ...], root: Root, read: Callable[[Found], _T]) -> _T:
+    """What `read` makes of the first base folder with a complete layout, by `first_whole` if it has several.
+
+    **Raises:** the `FileNotFoundError` of `missing`; the `ValueError` of `read` if all are damaged.
+    """
     reasons = []
     for base in bases(source, root):
-        found = search(source, layouts, base)
-        if isinstance(found, Found):
-            return found
-        reasons.append(found)
+        complete, partial = search(source, layouts, base)
+        if complete:
+            return first_whole(complete, read)
+        reasons.append(partial)
     raise missing(source, root, " ".join(filter(None, reasons)))
 
 
