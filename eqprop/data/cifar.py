@@ -34,13 +34,13 @@ def read_binary(data: bytes, num_classes: int, source: str) -> Split:
     return Split(channels_last(records[:, head:]), labels, source)
 
 
-def read_batch(batch: dict[str, object], key: str, source: str, *, first: int = 0) -> Split:
+def read_batch(batch: dict[str, object], key: str, source: str) -> Split:
     """Check a pickled or npz batch: `data` of `(n, 3072)` bytes and a list or array of labels.
 
     **Arguments:**
 
     - `batch`, `source`: the dictionary and its file's name.
-    - `key`: of the labels; `first`: the number of the first class.
+    - `key`: of the labels, whose numbers are left as they are.
 
     **Raises:** `ValueError` naming `source`.
     """
@@ -57,7 +57,7 @@ def read_batch(batch: dict[str, object], key: str, source: str, *, first: int = 
         raise damaged(source, f"{key} are not whole numbers")
     if labels.shape != data.shape[:1] or not labels.size:
         raise damaged(source, f"{labels.size} {key} for {len(data)} images")
-    return Split(channels_last(data), labels.astype(np.int32) - np.int32(first), source)
+    return Split(channels_last(data), labels.astype(np.int32), source)
 
 
 def cifar10(root: Root = None) -> Dataset:

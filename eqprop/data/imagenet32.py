@@ -18,8 +18,8 @@ import numpy as np
 from eqprop.data import memmap
 from eqprop.data.catalogue import IMAGENET32
 from eqprop.data.cifar import read_batch
-from eqprop.data.dataset import Dataset, Split, check_labels
-from eqprop.data.files import ZIP, Root, contents, damaged, first_whole, sha256
+from eqprop.data.dataset import Dataset, Split
+from eqprop.data.files import ZIP, Root, contents, damaged, first_whole, sha256, unfit
 from eqprop.data.pickles import read_pickle
 from eqprop.data.source import Found, bases, cache_folder, missing, search
 
@@ -104,15 +104,27 @@ def _writable(base: Path) -> Path:
 
 def _convert(folder: Path, found: dict[str, Found]) -> None:
     checksums: dict[str, str] = {}
-    parts = {name: _parts(place, checksums) for name, place in found.items()}
-    memmap.convert(folder, parts, sizes=_sizes(found), checksums=checksums)
+    labels: set[int] = set()
+    parts = {name: _parts(place, checksums, labels) for name, place in found.items()}
+    # Published with labels from 1 to 1000; there are copies from 0 to 999.
+    first = lambda: 0 if 0 in labels else 1
+    memmap.convert(folder, parts, sizes=_sizes(found), checksums=checksums, first=first)
 
 
-def _parts(found: Found, checksums: dict[str, str]) -> Iterator[Split]:
+def _parts(found: Found, checksums: dict[str, str], labels: set[int]) -> Iterator[Split]:
+    """The files of a split one by one; the least and the greatest label of each are added to `labels`."""
+
     def decode(name: str, data: bytes, source: str) -> Split:
         batch = _read_npz(data, source) if data.startswith(ZIP) else read_pickle(data, source)
-        part = read_batch(batch, "labels", source, first=1)
-        check_labels(part.labels, _NUM_CLASSES, source)
+        part = read_batch(batch, "labels", source)
+        span = {int(part.labels.min()), int(part.labels.max()), *labels}
+        if min(span) < 0 or max(span) > _NUM_CLASSES or span >= {0, _NUM_CLASSES}:
+            raise unfit(
+                source,
+                f"labels run from {min(span)} to {max(span)}, with those of the files before it; "
+                f"expected 1 to {_NUM_CLASSES} or 0 to {_NUM_CLASSES - 1} in all files",
+            )
+        labels.update(span)
         checksums[name] = sha256(data)
         return part
 

@@ -7,7 +7,7 @@ name, flushed to disk and renamed, so there is a manifest only where everything 
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,7 @@ def convert(
     *,
     sizes: Mapping[str, int],
     checksums: Mapping[str, str],
+    first: Callable[[], int] = lambda: 0,
 ) -> None:
     """Write each split, given in parts of which one is held at a time.
 
@@ -37,12 +38,13 @@ def convert(
     - `splits`: by name, the parts in order.
     - `sizes`, `checksums`: of the original files, kept in the manifest; `checksums` may be filled
         while the parts are read.
+    - `first`: the number of the first class, 0 in what is written; asked once all parts are read.
     """
     (folder / _MANIFEST).unlink(missing_ok=True)  # what it describes is about to change
-    arrays = {}
+    arrays, numbers = {}, {}
     for split, parts in splits.items():
-        images_path, labels_path = _paths(folder, split)
-        labels = []
+        images_path, _ = _paths(folder, split)
+        numbers[split] = labels = []
         with _whole(images_path) as file:
             # The number of images is known at the end. NumPy pads a header for any length of the
             # first axis, so the true one then fits over this one.
@@ -58,9 +60,10 @@ def convert(
             file.seek(0)
             if _header(file, (sum(map(len, labels)), *shape[1:])) != start:
                 raise RuntimeError(f"{images_path}: the .npy header grew while it was written")
-        with _whole(labels_path) as file:
-            np.save(file, np.concatenate(labels))
-        for path in (images_path, labels_path):
+    for split, labels in numbers.items():
+        with _whole(_paths(folder, split)[1]) as file:
+            np.save(file, np.concatenate(labels) - np.int32(first()))
+        for path in _paths(folder, split):
             arrays[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     manifest = {"arrays": arrays, "sources": {"bytes": dict(sizes), "sha256": dict(checksums)}}
     with _whole(folder / _MANIFEST) as file:
