@@ -1,5 +1,8 @@
 """Files made in the original layouts, byte for byte, come back as the arrays they were made of."""
 
+import contextlib
+import copyreg
+import datetime
 import gzip
 import hashlib
 import io
@@ -9,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from collections import OrderedDict, defaultdict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +32,8 @@ from eqprop.data import (
     fashion_mnist,
     mnist,
 )
-from eqprop.data.pickles import read_pickle
+from eqprop.data.cifar import read_batch
+from eqprop.data.pickles import Unknown, read_pickle
 from eqprop.data.source import Download, Layout, Source
 from experiments import data as program
 
@@ -440,13 +445,65 @@ def test_the_attack_works_without_protection(tmp_path):
     assert canary.exists()
 
 
-def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path):
+def test_a_malicious_pickle_runs_nothing_and_gives_no_batch(tmp_path):
     canary = tmp_path / "canary"
     for message, payload in attacks(str(canary)):
         with pytest.raises(ValueError) as caught:
-            read_pickle(payload, "batch")
-        assert message in str(caught.value) and str(caught.value).startswith("batch: "), message
+            read_batch(read_pickle(payload, "batch"), "labels", "batch")
+        assert str(caught.value).startswith("batch: "), message
+        # It is refused at once, or what it asks for is there by name and nothing else.
+        said = str(caught.value)
+        with contextlib.suppress(ValueError):
+            entries = read_pickle(payload, "batch")
+            assert {type(entry) for entry in entries.values()} <= {Unknown, list}, message
+            said = repr(entries)
+        assert message in said
         assert not canary.exists(), message
+
+
+class Custom:
+    """A class with a state, with arguments to be made with, and with items and entries."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __reduce_ex__(self, protocol):
+        if protocol < 4:
+            return self.parts, (1,), {"state": 2}, iter([1]), iter([("key", 3)])
+        return copyreg.__newobj_ex__, (type(self), (1,), {"parts": 2}), None, iter([1, 2]), iter([("key", 3)])  # pyright: ignore
+
+
+UNNEEDED = {
+    "text": np.array(["a.png"] * 4),
+    "bytes": np.array([b"a.png"] * 4),
+    "a text": np.str_("a"),
+    "objects": np.array([None, "a", {}]),
+    "records": np.zeros(2, "u1,f4").view(np.recarray),
+    "times": np.array(["2020-01-01"], "M8[D]"),
+    "masked": np.ma.masked_array([1, 2], [True, False]),
+    "complex": np.zeros(2, complex),
+    "path": Path("a.png"),
+    "date": datetime.date(2020, 1, 1),
+    "ordered": OrderedDict(a=np.zeros(2), b=[{1, 2}, frozenset({3}), slice(1, 2)]),
+    "counts": defaultdict(list, a=[1]),
+    "called": [Call(getattr, "", "join")],
+    "custom": Custom(OrderedDict),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("entry", UNNEEDED)
+def test_an_entry_that_nobody_needs_may_be_anything(entry, protocol):
+    data = pickle.dumps({"a": UNNEEDED[entry], "data": PLANES, "labels": [3, 1, 4, 1]}, protocol)
+    batch = read_pickle(data, "batch")
+    np.testing.assert_array_equal(batch["data"], PLANES)
+    assert batch["labels"] == [3, 1, 4, 1]
+    # In the place of one that is needed it is refused, and the file, which is whole, need not be fetched again.
+    for needed in ("data", "labels"):
+        wrong = {"data": PLANES, "labels": [3, 1, 4, 1], needed: UNNEEDED[entry]}
+        with pytest.raises(ValueError, match=f"batch: {needed} (is|are) .*; the file is whole") as caught:
+            read_batch(read_pickle(pickle.dumps(wrong, protocol), "batch"), "labels", "batch")
+        assert "fetch" not in str(caught.value)
 
 
 def test_random_bytes_raise_nothing_but_value_errors():

@@ -13,11 +13,7 @@ from eqprop.data.augment import (
     normalise as normalise,
     random_crop_flip as random_crop_flip,
 )
-from eqprop.data.batches import (
-    Batch as Batch,
-    Batches as Batches,
-    permutation as permutation,
-)
+from eqprop.data.batches import Batch as Batch, Batches as Batches, permutation as permutation
 from eqprop.data.catalogue import SOURCES as SOURCES
 from eqprop.data.cifar import cifar10 as cifar10, cifar100 as cifar100
 from eqprop.data.dataset import Dataset as Dataset, Split as Split

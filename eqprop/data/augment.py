@@ -141,11 +141,5 @@ class Preprocess(eqx.Module):
 def cifar_preprocess(*, augment: bool = True, dtype: str = "float32") -> Preprocess:
     """As published for CIFAR and ImageNet 32x32: normalise, mirror, pad to 36, crop 32."""
     return Preprocess(
-        255,
-        CIFAR_MEAN,
-        CIFAR_STD,
-        crop_padding=2 if augment else 0,
-        flip=augment,
-        image_shape=(32, 32, 3),
-        dtype=dtype,
+        255, CIFAR_MEAN, CIFAR_STD, crop_padding=2 if augment else 0, flip=augment, image_shape=(32, 32, 3), dtype=dtype
     )

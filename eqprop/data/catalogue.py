@@ -79,28 +79,16 @@ CIFAR10 = Source(
         Layout(tuple(f"{name}.bin" for name in _BATCHES), "cifar-10-binary.tar.gz"),
         Layout(_BATCHES, "cifar-10-python.tar.gz"),
     ),
-    test=(
-        Layout(("test_batch.bin",), "cifar-10-binary.tar.gz"),
-        Layout(("test_batch",), "cifar-10-python.tar.gz"),
-    ),
+    test=(Layout(("test_batch.bin",), "cifar-10-binary.tar.gz"), Layout(("test_batch",), "cifar-10-python.tar.gz")),
     downloads=_cifar_download("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
 )
 
 CIFAR100 = Source(
     "cifar100",
     "CIFAR-100",
-    (
-        *("cifar100", "cifar-100-binary", "cifar-100-python"),
-        *("cifar100/cifar-100-binary", "cifar100/cifar-100-python"),
-    ),
-    train=(
-        Layout(("train.bin",), "cifar-100-binary.tar.gz"),
-        Layout(("train",), "cifar-100-python.tar.gz"),
-    ),
-    test=(
-        Layout(("test.bin",), "cifar-100-binary.tar.gz"),
-        Layout(("test",), "cifar-100-python.tar.gz"),
-    ),
+    ("cifar100", "cifar-100-binary", "cifar-100-python", "cifar100/cifar-100-binary", "cifar100/cifar-100-python"),
+    train=(Layout(("train.bin",), "cifar-100-binary.tar.gz"), Layout(("train",), "cifar-100-python.tar.gz")),
+    test=(Layout(("test.bin",), "cifar-100-binary.tar.gz"), Layout(("test",), "cifar-100-python.tar.gz")),
     downloads=_cifar_download("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
 )
 
@@ -114,10 +102,7 @@ IMAGENET32 = Source(
         Layout(_PARTS, "Imagenet32_train.zip"),
         Layout(tuple(f"{name}.npz" for name in _PARTS), "Imagenet32_train_npz.zip"),
     ),
-    test=(
-        Layout(("val_data",), "Imagenet32_val.zip"),
-        Layout(("val_data.npz",), "Imagenet32_val_npz.zip"),
-    ),
+    test=(Layout(("val_data",), "Imagenet32_val.zip"), Layout(("val_data.npz",), "Imagenet32_val_npz.zip")),
     advice=(
         "log in at https://image-net.org/download-images, accept the terms, and fetch the "
         "downsampled 32x32 train and val archives"

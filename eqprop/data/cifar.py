@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 
 from eqprop.data.catalogue import CIFAR10, CIFAR100
 from eqprop.data.dataset import Dataset, Split, check_labels, join
-from eqprop.data.files import Root, contents, damaged, sha256
-from eqprop.data.pickles import read_pickle
+from eqprop.data.files import Root, contents, damaged, sha256, unfit
+from eqprop.data.pickles import Unknown, read_pickle
 from eqprop.data.source import Found, Source, find
 
 _PIXELS = 3 * 32 * 32
@@ -45,18 +45,20 @@ def read_batch(batch: dict[str, object], key: str, source: str) -> Split:
     **Raises:** `ValueError` naming `source`.
     """
     if absent := [name for name in ("data", key) if name not in batch]:
-        raise damaged(source, f"no {' or '.join(absent)} among {', '.join(batch)}")
+        raise unfit(source, f"no {' or '.join(absent)} among {', '.join(batch)}")
     data = batch["data"]
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (_PIXELS,):
-        what = f"{data.dtype}{list(data.shape)}" if isinstance(data, np.ndarray) else type(data)
-        raise damaged(source, f"data is {what}, expected uint8[n, {_PIXELS}]")
+        what = data if isinstance(data, Unknown) else type(data)
+        what = f"{data.dtype}{list(data.shape)}" if isinstance(data, np.ndarray) else what
+        raise unfit(source, f"data is {what}, expected uint8[n, {_PIXELS}]")
     labels = batch[key]
     if isinstance(labels, list) and all(type(label) is int for label in labels):
         labels = np.array(labels, np.int64)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        raise damaged(source, f"{key} are not whole numbers")
+        what = labels if isinstance(labels, Unknown) else "not whole numbers"
+        raise unfit(source, f"{key} are {what}")
     if labels.shape != data.shape[:1] or not labels.size:
-        raise damaged(source, f"{labels.size} {key} for {len(data)} images")
+        raise unfit(source, f"{labels.size} {key} for {len(data)} images")
     return Split(channels_last(data), labels.astype(np.int32), source)
 
 

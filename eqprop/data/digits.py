@@ -41,11 +41,4 @@ def digits(test_fraction: float = 0.2) -> Dataset:
         )
     order = permutation(len(images), _SHUFFLE_SEED)
     whole = Split(images[order], labels[order], _FILE)
-    return Dataset(
-        "digits",
-        whole[num_test:],
-        whole[:num_test],
-        num_classes=10,
-        maximum=16,
-        checksums={_FILE: _SHA256},
-    )
+    return Dataset("digits", whole[num_test:], whole[:num_test], num_classes=10, maximum=16, checksums={_FILE: _SHA256})

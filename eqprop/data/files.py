@@ -77,9 +77,9 @@ def first_whole(places: Sequence[_Place], read: Callable[[_Place], _T]) -> _T:
 def contents(place: Path, names: Sequence[str], decode: Callable[[str, bytes, str], _T]) -> Iterator[_T]:
     """Yield `decode(name, unpacked bytes, source)` for each of `names`, in order, from a folder or an archive.
 
-    Members of an archive are matched by their last path component and never written to disk. From
-    a folder or a .zip one file is held at a time; a .tar has no index and is read through once. Where a folder has
-    several copies of a file, the first that `decode` takes counts.
+    Members of an archive are matched by their last path component and never written to disk. From a folder or a .zip
+    one file is held at a time; a .tar has no index and is read through once. Where a folder has several copies of a
+    file, the first that `decode` takes counts.
 
     **Raises:** `ValueError` naming the file that is missing, cut short or damaged.
     """

@@ -1,8 +1,7 @@
 """Downsampled ImageNet, 32x32: 1,281,167 training and 50,000 validation images, 1,000 classes.
 
-P. Chrabaszcz, I. Loshchilov, F. Hutter, "A downsampled variant of ImageNet as an alternative to
-the CIFAR datasets" (2017), arXiv:1707.08819. The licence is ImageNet's: research, no
-redistribution.
+P. Chrabaszcz, I. Loshchilov, F. Hutter, "A downsampled variant of ImageNet as an alternative to the CIFAR datasets"
+(2017), arXiv:1707.08819. The licence is ImageNet's: research, no redistribution.
 """
 
 import io
@@ -29,16 +28,14 @@ _NUM_CLASSES = 1000
 def imagenet32(root: Root = None, *, verify: bool = False) -> Dataset:
     """Downsampled ImageNet, memory-mapped; the validation images are the test split.
 
-    The first call converts the files as they are published, pickles or .npz, to one array a split
-    (3.9 GB, about a minute, one batch file in memory at a time: 2.5 GB at most) in `eqprop-cache`
-    beside them, or in the user's cache folder where that cannot be written. The originals may then
-    be deleted.
+    The first call converts the files as they are published, pickles or .npz, to one array a split (3.9 GB, about a
+    minute, one batch file in memory at a time: 2.5 GB at most) in `eqprop-cache` beside them, or in the user's cache
+    folder where that cannot be written. The originals may then be deleted.
 
     **Arguments:**
 
     - `root`: the folder with the files, or one that contains it.
-    - `verify`: hash the converted files in full. Otherwise only their sizes, shapes and labels
-        are checked.
+    - `verify`: hash the converted files in full. Otherwise only their sizes, shapes and labels are checked.
 
     **Raises:** `FileNotFoundError` saying which files to put where; `ValueError` on damaged ones.
     """

@@ -1,9 +1,9 @@
 """Pickled batches without trusting them.
 
-Unpickling calls whatever a file names. Here a file can name only the half-dozen functions with
-which NumPy pickles an array, and even those are not NumPy's: each name stands for a small class
-below that can do nothing but hold numbers. Every one has `__slots__` and `__setstate__`, so a file
-cannot set attributes on it either.
+Unpickling calls whatever a file names. Here a name stands for a small class below: those of the half-dozen functions
+with which NumPy pickles an array for one that can do nothing but hold numbers, any other name for an `Unknown`, which
+does nothing at all. So an entry that nobody needs may be anything. Every class has `__slots__` and `__setstate__`, so a
+file cannot set attributes on it either.
 """
 
 import io
@@ -13,14 +13,35 @@ import re
 
 import numpy as np
 
-from eqprop.data.files import damaged
+from eqprop.data.files import damaged, unfit
 
 
 class _Inert:
     __slots__ = ()
 
-    def __setstate__(self, state) -> None:
+    def __setstate__(self, state) -> object:
         raise pickle.UnpicklingError("a state where none belongs")
+
+
+class Unknown(_Inert):
+    """What no array of numbers needs. Whatever is done to it is ignored, and gives itself where something is due."""
+
+    __slots__ = ("name",)
+
+    def __new__(cls, *ignored, **named):
+        # Pickles that make an object call `__new__` of the class they name: here of an `Unknown`.
+        return cls if isinstance(cls, Unknown) else super().__new__(cls)
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, *ignored, **named) -> "Unknown":
+        return self
+
+    __setstate__ = __setitem__ = append = extend = add = read = item = __call__
 
 
 class _Bytes(_Inert):
@@ -30,27 +51,27 @@ class _Bytes(_Inert):
 
     def __new__(cls, text, encoding="latin1"):
         if encoding not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError(f"text in the encoding {encoding!r}")
+            return Unknown(f"text in the encoding {encoding!r}")
         return text.encode("latin1")
 
 
 class _Dtype(_Inert):
-    """`numpy.dtype`, numbers only."""
+    """`numpy.dtype`; an array of anything but numbers is `Unknown`."""
 
     __slots__ = ("code", "order")
 
     def __init__(self, code, align=False, copy=True):
         del align, copy
-        self.code = code.decode("ascii") if isinstance(code, bytes) else code
+        self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
         self.order = "="
-        if not re.fullmatch("[biuf][1248]", self.code):
-            raise pickle.UnpicklingError(f"an array of type {self.code!r}")
 
     def __setstate__(self, state):
         order = state[1]
         self.order = order.decode("ascii") if isinstance(order, bytes) else order
 
-    def read(self, raw, shape=(), fortran=False) -> np.ndarray:
+    def read(self, raw, shape=(), fortran=False) -> "np.ndarray | Unknown":
+        if not re.fullmatch("[biuf][1248]", self.code):
+            return Unknown(f"an array of type {self.code!r}")
         values = np.frombuffer(raw, np.dtype(self.order + self.code))
         if values.size != math.prod(shape):
             raise pickle.UnpicklingError(f"{values.size} numbers for an array of shape {shape}")
@@ -110,18 +131,14 @@ _ALLOWED: dict[tuple[str, str], type[_Inert]] = {
 
 class _Unpickler(pickle._Unpickler):
     """Python's own implementation, not the one in C: that one allocates a table as long as the
-    largest index in the file, up to 64 GiB for one flipped bit. A batch takes it a few tenths of
-    a second."""
+    largest index in the file, up to 64 GiB for one flipped bit. A batch takes it a few tenths of a second."""
 
     def find_class(self, module, name):
-        stand_in = _ALLOWED.get((module, name))
-        if stand_in is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs: do not trust it")
-        return stand_in
+        return _ALLOWED.get((module, name)) or Unknown(f"{module}.{name}, which was not run: do not trust it")
 
 
 def read_pickle(data: bytes, source: str) -> dict[str, object]:
-    """Unpickle a dictionary of arrays, numbers, strings and lists; nothing in it is executed.
+    """Unpickle a dictionary of arrays, numbers, strings, lists and `Unknown`; nothing in it is executed.
 
     **Arguments:**
 
@@ -130,8 +147,7 @@ def read_pickle(data: bytes, source: str) -> dict[str, object]:
 
     **Returns:** The dictionary, keys as `str`, arrays (read-only) as `np.ndarray`.
 
-    **Raises:** `ValueError` naming `source` if the contents are damaged, are no dictionary or name
-    anything but arrays.
+    **Raises:** `ValueError` naming `source` if the contents are damaged or are no dictionary.
     """
     try:
         # Python 2's str becomes bytes: no text encoding is guessed.
@@ -140,7 +156,8 @@ def read_pickle(data: bytes, source: str) -> dict[str, object]:
     except Exception as error:
         raise damaged(source, str(error) or f"cut short: {type(error).__name__}") from error
     if not isinstance(found, dict):
-        raise damaged(source, f"a pickled {type(found).__name__}, expected a dictionary")
+        what = found if isinstance(found, Unknown) else type(found).__name__
+        raise unfit(source, f"a pickled {what}, expected a dictionary")
     return {
         key.decode("latin1") if isinstance(key, bytes) else str(key): (
             value.value if isinstance(value, _Array) else value
