@@ -1,10 +1,11 @@
 """Figures from the records of runs: reading and drawing, no numerics."""
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from experiments.record import read_metrics
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Okabe and Ito's colours, told apart by colour-blind readers."""
@@ -19,7 +20,7 @@ def learning_curve(folder: Path) -> Path | None:
     except ImportError:
         print("note: no learning_curve.png, as matplotlib is not installed: pip install matplotlib", file=sys.stderr)
         return None
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = read_metrics(folder)
     figure = Figure(figsize=(10.5, 3.1), layout="constrained")
     axes = figure.subplots(1, 3)
 

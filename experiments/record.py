@@ -5,10 +5,12 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -98,7 +100,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""
-        self.write_text(name, json.dumps(content, indent=2) + "\n")
+        self.write_text(name, to_json(content, indent=2) + "\n")
 
     def write_text(self, name: str, content: str) -> None:
         """Write a text file."""
@@ -107,7 +109,7 @@ class RunFolder:
 
     def write_metrics(self, records: list[dict]) -> None:
         """Write `metrics.jsonl`, one line an epoch."""
-        self.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in records))
+        self.write_text(METRICS, "".join(to_json(record) + "\n" for record in records))
 
     def save(self, tree: PyTree, header: dict, *, best: bool) -> None:
         """Save a checkpoint, and drop the oldest beyond `run.keep`."""
@@ -160,12 +162,35 @@ def run_path(cfg: DictConfig) -> Path:
     return Path(cfg.run.dir or Path(cfg.run.root) / f"{cfg.run.name}-{config_hash(cfg)}")
 
 
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON that every program reads: a number that is not finite becomes null, as JSON has no word for it."""
+    finite = _each(content, lambda leaf: None if isinstance(leaf, float) and not math.isfinite(leaf) else leaf)
+    return json.dumps(finite, indent=indent, allow_nan=False)
+
+
+def _each(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Mappings and sequences with every other thing in them changed."""
+    if isinstance(tree, dict):
+        return {name: _each(sub, change) for name, sub in tree.items()}
+    return [_each(sub, change) for sub in tree] if isinstance(tree, (list, tuple)) else change(tree)
+
+
+def _numbers(text: str) -> Any:
+    """What `to_json` wrote of numbers and words: null is NaN."""
+    return _each(json.loads(text), lambda leaf: math.nan if leaf is None else leaf)
+
+
 def read_summary(path: Path) -> dict | None:
-    """The summary of a finished run, `None` of another."""
+    """The summary of a finished run, `None` of another. What was not finite is NaN."""
     try:
-        return json.loads((path / SUMMARY).read_text())
+        return _numbers((path / SUMMARY).read_text())
     except FileNotFoundError:
         return None
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The metrics of a run, one entry an epoch. What was not finite is NaN."""
+    return [_numbers(line) for line in (path / METRICS).read_text().splitlines()]
 
 
 def finished(cfg: DictConfig) -> dict | None:

@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import CONFIGS
-from experiments.record import CONFIG, METRICS, SUMMARY, flatten, run_path, settings
+from experiments.record import CONFIG, METRICS, SUMMARY, flatten, read_metrics, read_summary, run_path, settings
 
 SCALES = ("quick", "cpu", "full")
 """A minute; two cores; the published epochs, seeds and widths on a graphics card."""
@@ -159,9 +159,8 @@ def read_records(folder: Path, label: str) -> list[Record]:
     if not (folder / SUMMARY).exists():
         reason = (folder / MISSING).read_text().strip() if (folder / MISSING).exists() else NOT_RUN
         return [Record(label, config, {}, [], {}, reason)]
-    metrics = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    environment, summary = (json.loads((folder / name).read_text()) for name in (ENVIRONMENT, SUMMARY))
-    return _members(Record(label, config, environment, metrics, summary, None))
+    environment = json.loads((folder / ENVIRONMENT).read_text())
+    return _members(Record(label, config, environment, read_metrics(folder), read_summary(folder) or {}, None))
 
 
 def _members(record: Record) -> list[Record]:
