@@ -12,6 +12,7 @@ from scipy.linalg import solve_continuous_lyapunov
 
 import eqprop
 from eqprop import LockIn, Substrate
+from eqprop._tree import is_concrete
 from eqprop.substrate import (
     ADC,
     DeviceFlow,
@@ -24,7 +25,7 @@ from eqprop.substrate import (
     TimeConstants,
     WhiteNoise,
 )
-from helpers import SETTLE, flat, flat_batch, free_phase, gap, oracle, problem, relative_error, respond, slope
+from helpers import SETTLE, chain, flat, flat_batch, free_phase, gap, oracle, problem, relative_error, respond, slope
 
 # Real stencils.
 
@@ -73,22 +74,41 @@ def linear(key, n=4):
     return B, lambda u: {"a": -B @ u["a"]}
 
 
+def pace(spread, chip, n):
+    """`τ` of `n` potentials, seen from outside: how fast each begins to move under a constant force."""
+    flow = DeviceFlow(settle=1e-4, dt=1e-4, dynamics=Dynamics(time_constants=TimeConstants(spread), chip=chip))
+    return 1e-4 / np.asarray(flow(lambda u: {"a": jnp.ones(n)}, {"a": jnp.zeros(n)}).state["a"])
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_white_noise_at_rest(spread, getkey):
-    """Its covariance is that of the Lyapunov equation, `B P + P Bᵀ = σ²`, within statistical error."""
+    """Its covariance is that of the Lyapunov equation of `τ du = −Bu dt + σ dB`, within statistical error:
+
+    B̃ P + P B̃ᵀ = σ² diag(τ)⁻²,      B̃ = diag(τ)⁻¹ B.
+    """
     B, drift = linear(getkey())
     dynamics = Dynamics(WhiteNoise(0.1), time_constants=TimeConstants(spread), chip=4)
     flow = DeviceFlow(settle=12.0, dt=0.05, dynamics=dynamics)
     keys = jax.random.split(getkey(), 4000)
     u = np.asarray(jax.jit(jax.vmap(lambda k: flow(drift, {"a": jnp.zeros(4)}, key=k).state["a"]))(keys))
-    tau = np.exp(0.0) if spread == 0 else None
-    if tau is None:  # seen from outside: how fast each potential begins to move
-        pulse = DeviceFlow(settle=1e-4, dt=1e-4, dynamics=Dynamics(time_constants=TimeConstants(spread), chip=4))
-        moved = pulse(lambda u: {"a": jnp.ones(4)}, {"a": jnp.zeros(4)}).state["a"]
-        tau = 1e-4 / np.asarray(moved)
-        assert np.ptp(tau) > 0.05
-    P = solve_continuous_lyapunov(np.asarray(B) / np.reshape(tau, (-1, 1)), 0.01 * np.eye(4))
+    tau = pace(spread, 4, 4)
+    assert np.ptp(tau) > 0.05 or spread == 0
+    P = solve_continuous_lyapunov(np.asarray(B) / tau[:, None], 0.01 * np.diag(tau**-2))
     assert np.abs(np.cov(u.T) - P).max() < 4 * np.max(np.diag(P)) * math.sqrt(2 / len(u))
+
+
+@pytest.mark.parametrize("siemens", [0.7, 1.5])
+def test_thermal_noise_of_a_circuit(siemens, getkey):
+    """`C dv = −G v dt + √(2kTG) dB` has the variance `kT/C` whatever `G`, for capacitances `C = τG` of any size."""
+    n, kT, spread = 40, 0.01, 0.4
+    # In the units of the device, τ = C/G of the time 1: τ dv = −v dt + √(2kT/G) dB.
+    dynamics = Dynamics(WhiteNoise(math.sqrt(2 * kT / siemens)), time_constants=TimeConstants(spread), chip=1)
+    flow = DeviceFlow(settle=30.0, dt=0.02, dynamics=dynamics)
+    farads = pace(spread, 1, n) * siemens
+    run = jax.jit(jax.vmap(lambda k: flow(lambda u: {"a": -u["a"]}, {"a": jnp.zeros(n)}, key=k).state["a"]))
+    u = np.asarray(run(jax.random.split(getkey(), 2000)))
+    assert np.ptp(farads) > siemens
+    assert np.abs(u.var(0) / (kT / farads) - 1).max() < 4.5 * math.sqrt(2 / len(u)) + 0.02  # steps are 1/25 of τ
 
 
 @pytest.mark.parametrize("average", [20.0, 80.0])
@@ -110,6 +130,49 @@ def test_flicker(getkey):
     u = np.asarray(jax.jit(jax.vmap(lambda k: flow(lambda u: -u, jnp.zeros(1), key=k).state[0]))(keys))
     assert abs(u.std() / 0.1 - 1) < 4 / math.sqrt(2 * len(u)) + 0.01
     assert Flicker().times() == pytest.approx((1, 10, 100, 1000, 10_000))
+
+
+@pytest.mark.parametrize(("samples", "spacing"), [(40, 0.25), (8, 1.0), (6, 4.0)])
+def test_a_mean_of_readings(samples, spacing, getkey):
+    """`var ⟨u⟩ = σ²/(2n²) Σᵢⱼ e^{−|i−j|Δ}` of `n` readings of one leaky potential."""
+    average = spacing * (samples - 1)
+    flow = DeviceFlow(6.0, average, samples, dt=0.05, dynamics=Dynamics(WhiteNoise(0.1)))
+    keys = jax.random.split(getkey(), 2000)
+    u = np.asarray(jax.jit(jax.vmap(lambda k: flow(lambda u: -u, jnp.zeros(1), key=k).state[0]))(keys))
+    at = spacing * np.arange(samples)
+    variance = 0.01 / (2 * samples**2) * np.exp(-np.abs(at[:, None] - at)).sum()
+    assert abs(u.std() / math.sqrt(variance) - 1) < 4 / math.sqrt(2 * len(u)) + 0.02  # a step is 1/20
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_the_longest_step(spread):
+    """Heun's method on the leak of the fastest neuron possible: `1 − z + z²/2` a step, stable up to `z = 2`."""
+    dynamics, tau = Dynamics(time_constants=TimeConstants(spread)), math.exp(-2.5 * spread - 0.5 * spread**2)
+    period = 240 * 2 * tau  # in 240 steps
+    for make, knob in (
+        (lambda share: DeviceFlow(settle=100.0, dt=2 * tau * share, dynamics=dynamics), "Lower dt"),
+        (lambda share: LockIn(beta=0.1, period=share * period, dynamics=dynamics), "Raise steps_per_period"),
+        (
+            lambda share: eqprop.OscillatingNudge(0.1, period=share * period, dynamics=dynamics),
+            "Raise steps_per_period",
+        ),
+    ):
+        make(0.99)
+        with pytest.raises(ValueError, match=f"expected less than {2 * tau:.4g}.*{knob}"):
+            make(1.01)
+    for dt, grows in ((1.9, False), (2.1, True)):
+        times = jnp.asarray([50 * dt])
+        end = Dynamics().run(lambda t, u: -u, jnp.ones(1), times, dt=dt, end=50 * dt, key=None)
+        assert float(end[0, 0]) == pytest.approx((1 - dt + dt**2 / 2) ** 50, rel=1e-6) and (end[0, 0] > 1) == grows
+
+
+def test_slow_flicker_moves_a_potential_by_its_current(getkey):
+    """`u = n` at rest whatever `τ`: the spread is `σ` of fast neurons and slow ones."""
+    noise, n = Flicker(0.1, 1e6, 1e8, num=3), 20
+    flow = DeviceFlow(settle=20.0, dt=0.2, dynamics=Dynamics(flicker=noise, time_constants=TimeConstants(0.4)))
+    run = jax.jit(jax.vmap(lambda k: flow(lambda u: {"a": -u["a"]}, {"a": jnp.zeros(n)}, key=k).state["a"]))
+    u = np.asarray(run(jax.random.split(getkey(), 2000)))
+    assert np.abs(u.std(0) / 0.1 - 1).max() < 4.5 / math.sqrt(2 * len(u)) + 0.01
 
 
 def test_noise_of_complex_potentials_is_that_of_two_circuits(getkey):
@@ -257,12 +320,42 @@ def test_noise_reaches_the_oscillating_estimators(getkey):
         ({"harmonics": 2}, "odd"),
         ({"samples": 6}, "twice the harmonics"),
         ({"beta": 0.0}, "other than 0"),
+        ({"beta": jnp.asarray(0.0)}, "other than 0"),
         ({"warmup": 0}, "of at least 1"),
     ],
 )
 def test_what_a_lock_in_refuses(change, message):
     with pytest.raises(ValueError, match=message):
         LockIn(**{"beta": 0.1, **change})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda q: LockIn(q),
+        lambda q: eqprop.OscillatingNudge(q),
+        lambda q: LockIn(0.1, dynamics=Dynamics(WhiteNoise(q), Flicker(q), TimeConstants(q))),
+        lambda q: [Mismatch(q), ReadoutNoise(q), PhaseOffset(q), MirrorGain(q, q)],
+        lambda q: Mismatch(q, law="gaussian").note(),
+    ],
+)
+def test_settings_may_be_traced(make):
+    """One program for many settings: only numbers that can be looked at are checked."""
+    jax.vmap(lambda q: [make(q), q][1])(jnp.asarray([0.01, 0.1]))
+    jax.jit(lambda: [make(0.1), 0][1])()
+
+
+def test_numbers_of_every_type_are_checked():
+    """Whatever is not traced can be looked at."""
+    for value in (0, 1.5, 1j, True, np.float32(0), np.bool(True), np.zeros(2), jnp.zeros(()), jnp.zeros(2)):
+        assert is_concrete(value)
+    for value in (None, "0", jax.ShapeDtypeStruct((), float), SETTLE):
+        assert not is_concrete(value)
+    jax.jit(lambda q: [q, pytest.fail("traced") if is_concrete(q) else 0][0])(0.1)
+    for sigma in (-0.1, jnp.asarray(-0.1), math.nan):
+        for make in (Mismatch, WhiteNoise, ReadoutNoise, TimeConstants):
+            with pytest.raises(ValueError, match="expected a number of at least 0"):
+                make(sigma)
 
 
 # Bias against noise.
@@ -309,6 +402,23 @@ def test_known_gains_give_the_true_error(part):
     assert cosines[0] < 0.9995
     assert abs(1 - cosines[1]) < 1e-12
     assert Substrate(chip=2, part=part, known_gains=True).reciprocity == "gauge"
+
+
+def test_known_gains_in_a_metric():
+    """With weak feedback, symmetric in its metric, gains and metric are corrected together: the error vector is the
+    true one of the deployed network, its length included."""
+    p = problem("symmetric")
+    model = eqprop.Model(chain(0.0, key=jax.random.key(7), feedback_gain=0.3), p.model.readout)
+    nudge = eqprop.FiniteNudge(stencil=eqprop.cauchy(0.05, 12), relaxation=SETTLE)
+    errors = []
+    for known in (False, True):
+        device = Substrate(chip=2, mirrors=MirrorGain(0.2, 0.2), known_gains=known)
+        deployed = device.deploy(model)
+        free = free_phase(deployed, p.x)
+        found = flat_batch(respond(device.equip(nudge), device.nudge(deployed), p.x, p.y, free).payload)
+        errors.append(relative_error(found, oracle(deployed, p.x, p.y).rbp))
+    assert errors[0] > 0.05 and errors[1] < 1e-10
+    assert device.reciprocity == "gauge"
 
 
 def test_gains_of_noise_are_divided_as_well():

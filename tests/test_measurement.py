@@ -90,6 +90,20 @@ def test_a_converter():
         dithered(s, phase=0, chip=jax.random.key(0), run=None)
 
 
+def test_the_order_of_parts_outlives_compilation():
+    """A converter after an offset reads levels, before it does not, whatever the names and compiled or not."""
+    s, adc, offset = {"a": jnp.linspace(0.0, 1.0, 101)}, ADC(4), PhaseOffset(0.1)
+    for names in (("a", "b"), ("b", "a")):
+        for parts, levels in (((offset, adc), True), ((adc, offset), False)):
+            device = Substrate(**dict(zip(names, parts, strict=True)))
+            probe = device.equip(eqprop.FiniteNudge(stencil=eqprop.centred(BETA), relaxation=SETTLE)).probe
+            assert probe is not None
+            for read in (probe, eqx.filter_jit(probe)):
+                times = np.asarray(read(s, phase=1)["a"]) * 15
+                assert (np.abs(times - np.round(times)).max() < 1e-9) == levels
+            assert list(jax.tree.map(lambda v: v, device).parts) == list(names)
+
+
 def test_bits_bound_the_error():
     """An estimate through a converter errs by at most `step/2 · Σ|w|`, and so as `2^−bits`."""
     bits, errors = (6, 8, 10, 12, 14), []
@@ -106,6 +120,25 @@ def test_patterns_and_noise_have_their_own_keys():
     offset = [added(PhaseOffset(0.1), eqprop.one_sided(BETA), key) for key in (0, 1)]
     noise = [added(ReadoutNoise(0.1), eqprop.one_sided(BETA), key) for key in (0, 1)]
     assert gap(*offset) < 1e-12 and gap(*noise) > 0.01
+
+
+def test_predictions_are_read_as_well():
+    """A converter of one bit turns rates into 0 and 1; loss and accuracy by hand from those, not from the rates."""
+    p = problem("asymmetric")
+    trainer = eqprop.Trainer(SETTLE, eqprop.FiniteNudge(eqprop.centred(BETA), SETTLE), optax.sgd(0.1))
+    evaluate = eqx.filter_jit(lambda trainer: trainer.evaluate(p.model, (p.x, p.y)))
+    exact, coarse = evaluate(trainer), evaluate(trainer.on(Substrate(adc=ADC(1))))
+    s = 1 / (1 + np.exp(2 - 4 * np.asarray(free_phase(p.model, p.x).state["out"])))
+    kernel, bias, y = (np.asarray(v) for v in (p.model.readout.kernel, p.model.readout.bias, p.y))
+    for found, rates in ((exact, s), (coarse, (s > 0.5).astype(float))):
+        logits = rates @ kernel + bias
+        chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        assert float(found["loss"]) == pytest.approx(-np.log(chances[y == 1]).mean(), abs=1e-12)
+        scores = np.sort(logits, 1)
+        right = (logits.argmax(1) == y.argmax(1)) & (scores[:, -1] > scores[:, -2])  # ties are wrong
+        assert float(found["accuracy"]) == pytest.approx(right.mean(), abs=1e-12)
+    assert abs(float(exact["loss"] - coarse["loss"])) > 1e-3
+    assert float(exact["free_steps"]) == float(coarse["free_steps"])  # the loop itself is not touched
 
 
 # Writing.
@@ -191,9 +224,20 @@ def test_bounds_are_never_passed():
 def test_biases_are_written_exactly_and_writes_need_a_key():
     rule = Substrate(part=WriteNoise(0.1)).writes()
     assert rule is not None
-    change, params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+    # A diagonal kernel is one, and a bias of a channel on a grid is none: it is the name that tells.
+    params = {"kernels": {"a-b": jnp.zeros((2, 2)), "b-b": jnp.zeros(2)}, "biases": {"b": jnp.zeros((2, 2))}}
+    change = jax.tree.map(jnp.ones_like, params)
     new: Any = rule.update(change, optax.EmptyState(), params, key=jax.random.key(0))[0]
-    assert gap(new["b"], change["b"]) == 0 and gap(new["w"], change["w"]) > 1e-3
+    assert gap(new["biases"], change["biases"]) == 0
+    for edge in params["kernels"]:
+        assert gap(new["kernels"][edge], change["kernels"][edge]) > 1e-3
+    for name in ("symmetric", "conv_symmetric"):
+        model = eqx.filter(problem(name).model, eqx.is_inexact_array)
+        new = rule.update(jax.tree.map(jnp.zeros_like, model), optax.EmptyState(), model, key=jax.random.key(0))[0]
+        assert all(jnp.abs(kernel).min() > 0 for kernel in new.network.kernels.values())
+        assert gap(new.network.biases, jax.tree.map(jnp.zeros_like, model.network.biases)) == 0
+    with pytest.raises(ValueError, match=r"no device among \['w'\].*Name their field kernel or kernels"):
+        rule.update({"w": jnp.ones(2)}, optax.EmptyState(), {"w": jnp.ones(2)}, key=jax.random.key(0))
     with pytest.raises(ValueError, match="key=key"):
         rule.update(change, optax.EmptyState(), params)
 

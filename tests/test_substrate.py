@@ -3,6 +3,7 @@
 # Attributes of the network that a model happens to have:
 # pyright: reportAttributeAccessIssue=false
 
+import dataclasses
 import math
 from typing import ClassVar
 
@@ -17,7 +18,9 @@ from jax.flatten_util import ravel_pytree
 import eqprop
 from eqprop import Substrate
 from eqprop.substrate import (
+    ADC,
     AbstractProbe,
+    DeviceFlow,
     Drift,
     Faults,
     MirrorGain,
@@ -29,6 +32,7 @@ from eqprop.substrate import (
     NudgePhase,
     ProgrammingNoise,
     Quantised,
+    ReadoutNoise,
     WeightAngle,
 )
 from eqprop.substrate.base import chip_key
@@ -225,7 +229,7 @@ def test_one_device_serves_both_directions_of_a_loop():
 def test_the_angle_of_weights():
     """The feedback stands at the angle asked for, as long as the forward weights."""
     model, *_ = deployed("symmetric", angle=WeightAngle(30.0))
-    for forward, back in eqprop.metrics.reciprocal_pairs(model.network):
+    for forward, back in model.network.reciprocal_pairs():
         cosine = jnp.sum(forward * back) / jnp.sqrt(jnp.sum(forward**2) * jnp.sum(back**2))
         assert abs(float(cosine) - math.cos(math.pi / 6)) < 1e-14
         assert abs(float(jnp.sum(back**2) / jnp.sum(forward**2)) - 1) < 1e-13
@@ -249,6 +253,24 @@ def test_levels_of_a_pair_of_devices(bits):
     odd = np.round(np.asarray(Quantised(bits, limit=2.0, mapping="common_mode").round(w)) * steps / 2)
     assert np.all((odd % 2 == 1) | (odd == 0))
     assert gap(jax.grad(lambda w: jnp.sum(part.round(w)))(w), jnp.ones_like(w)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_levels_are_exact(dtype):
+    """No rounding on top of the rounding: `2^(bits+1) − 1` values, those of the levels, and tied pairs equal bit for
+    bit; also through a substrate that is not aware."""
+    w, steps = jnp.linspace(-1.5, 1.5, 4001, dtype=dtype), 7
+    levels = np.asarray(0.7 * jnp.arange(-steps, steps + 1, dtype=dtype) / steps)
+    assert set(np.unique(np.asarray(Quantised(3, limit=0.7).round(w)))) == set(levels)
+    # Compiled, a level may be another number in the last digit, but is one number.
+    found = np.unique(np.asarray(jax.jit(Quantised(3, limit=0.7).round)(w)))
+    assert len(found) == len(levels) and gap(found, levels) <= np.finfo(dtype).eps
+    for name in ("symmetric", "conv_symmetric"):
+        model, *_ = deployed(name, part=Quantised(3, limit=0.7))
+        for kernel in model.network.kernels.values():
+            assert len(np.unique(np.asarray(kernel))) <= len(levels)
+        for forward, back in model.network.reciprocal_pairs():
+            assert gap(forward, back) == 0
 
 
 def test_leak_of_the_conductances():
@@ -376,6 +398,8 @@ def test_a_converter_rounds_targets_and_not_currents():
     assert gap(model.readout.teaching(s, p.y[0]), p.model.readout.teaching(s, p.y[0])) == 0
     smooth = jnp.asarray([0.2, 0.7, 0.1])
     assert gap(model.readout.teaching(s, smooth), p.model.readout.teaching(s, dac.convert(smooth))) == 0
+    whole = jnp.asarray([0, 3, 1])  # a vector of targets, and no class
+    assert gap(model.readout.teaching(s, whole), p.model.readout.teaching(s, jnp.asarray([0.0, 1.0, 1.0]))) == 0
     label = jnp.asarray(1)
     assert gap(model.readout.teaching(s, label), p.model.readout.teaching(s, label)) == 0
 
@@ -397,8 +421,8 @@ def test_a_substrate_refuses_what_does_not_go_together():
     with pytest.raises(ValueError, match="clip of the substrate is not holomorphic.*centred"):
         Substrate(clip=Rectifier()).equip(nudge)
     Substrate(clip=Rectifier()).equip(eqprop.FiniteNudge(stencil=eqprop.centred(0.3), relaxation=SETTLE))
-    with pytest.raises(ValueError, match="RecurrentBackprop measures no rates that adc"):
-        Substrate(adc=eqprop.substrate.ADC(8)).equip(eqprop.RecurrentBackprop(relaxation=SETTLE))
+    with pytest.raises(ValueError, match="RecurrentBackprop measures no rates that a device's readings"):
+        Substrate(adc=ADC(8)).equip(eqprop.RecurrentBackprop(relaxation=SETTLE))
     with pytest.raises((ValueError, TypeError), match="AbstractImperfection"):  # the type, where it is checked
         Substrate(dynamics=eqprop.Flow())  # pyright: ignore
     with pytest.raises(ValueError, match="one kernel for both"):
@@ -419,6 +443,45 @@ def test_a_substrate_refuses_what_does_not_go_together():
             make()
 
 
+class Untold(eqprop.AbstractEstimator):
+    """An estimator of a user, who has said nothing of devices: the gradient at a fixed state."""
+
+    needs_free_phase: ClassVar[bool] = True
+
+    def respond(self, model, x, y, free, *, key=None):
+        return eqprop.Response(free.state, None, jnp.zeros((), jnp.int32), free.result, jnp.asarray(False))
+
+    def surrogate(self, model, x, y, response):
+        return model.readout.loss(model.network.rates(response.state), y)
+
+
+def test_an_estimator_says_itself_how_it_runs_on_a_device():
+    """Where a device moves or reads on its own, an estimator that does not say so is refused, at once; where it only
+    has weights of its own, there is nothing to say."""
+    trainer = eqprop.Trainer(SETTLE, Untold(), optax.sgd(0.1))
+    for device in (Substrate(flow=DeviceFlow()), Substrate(flow=eqprop.Flow()), Substrate(adc=ADC(8))):
+        with pytest.raises(
+            ValueError, match=r"Untold does not say how it runs on a device\. Give it a method on_device"
+        ):
+            trainer.on(device)
+    assert trainer.on(Substrate(mismatch=Mismatch(0.1), dac=NudgeDAC(8))).substrate is not None
+
+
+def test_a_trainer_on_a_device_is_one_made_with_it():
+    """`Trainer(substrate=S)`, `.on(S)` and `.on(S).on(S)` are one trainer, whose step is one step: nothing of a device
+    is applied twice."""
+    p, device = problem("asymmetric"), Substrate(chip=5, mismatch=Mismatch(0.3), noise=ReadoutNoise(0.1))
+    nudge = eqprop.FiniteNudge(stencil=eqprop.centred(0.1), relaxation=SETTLE)
+    plain, made = (eqprop.Trainer(SETTLE, nudge, optax.sgd(0.1), substrate=s) for s in (None, device))
+    # The static parts, functions of optax among them, are the same objects.
+    made = dataclasses.replace(made, optimiser=plain.optimiser)
+    assert eqx.tree_equal(made, plain.on(device)) and eqx.tree_equal(made, made.on(device))
+    assert eqx.tree_equal(plain, made.on(None)) and not eqx.tree_equal(plain, made)
+    step = eqx.filter_jit(lambda trainer: trainer.step(trainer.init(p.model, key=jax.random.key(0)), (p.x, p.y)))
+    moved = [step(trainer)[0].model for trainer in (made, made.on(device), plain)]
+    assert gap(moved[0], moved[1]) == 0 and gap(moved[0], moved[2]) > 1e-3
+
+
 def test_what_a_stack_amounts_to():
     """The worst class of its parts; a table with a row a part."""
     keeps = Substrate(chip=3, spread=NeuronSpread(), mismatch=Mismatch(0.1))
@@ -428,6 +491,51 @@ def test_what_a_stack_amounts_to():
     text = breaks.describe()
     assert "mismatch" in text and "MirrorGain" in text and "chip 3" in text and "change sign" in text
     assert len(text.splitlines()) == 5
+
+
+AFTER = {
+    "noise": (ProgrammingNoise(0.05), False),
+    "rounding": (Quantised(5, limit=2.0), False),
+    "stuck": (Faults(stuck_max=0.1), False),
+    "aged memory": (Drift(age=1e5), False),
+    "factors": (Mismatch(0.3), True),
+    "power law": (Drift(age=1e5, nu=0.05, spread=0.02), True),
+    "open": (Faults(stuck_zero=0.1), True),
+    "neurons": (NeuronSpread(0.3, 0.1), True),
+    "more gains": (Mismatch(0.3, structure="column"), True),
+}
+
+
+@pytest.mark.parametrize("part", AFTER)
+def test_the_class_of_a_stack_depends_on_its_order(part):
+    """Before the gains anything that keeps `A = Aᵀ` leaves a gauge. After them only factors do: whatever else acts on
+    the devices makes the gains unknown. Known gains are exact in one class, and not applied in the other."""
+    other, commutes = AFTER[part]
+    mirrors = MirrorGain(0.2, 0.2)
+    for parts, gauge in (({"a": other, "m": mirrors}, True), ({"m": mirrors, "a": other}, commutes)):
+        device = Substrate(chip=2, known_gains=True, **parts)
+        assert device.reciprocity == ("gauge" if gauge else "breaks")
+        assert ("not applied" in device.describe()) == (not gauge)
+        p = problem("symmetric")
+        model = eqx.filter_jit(device.deploy)(p.model)
+        _, J, D, g = dense(model, p.x, p.y)
+        gain = np.ones(g.shape[-1])
+        for name, one in parts.items():
+            if one.reciprocity == "gauge":
+                gain = gain * np.asarray(flat(one.gauge(p.model.network.biases, key=chip_key(2, name))))
+        error = relative_error(tangent(J, D, gain * np.asarray(g)) / gain, adjoint(J, D, g))
+        assert (error < 1e-11) == gauge
+        nudged = device.nudge(model).readout
+        assert (nudged is model.readout) == (not gauge)
+
+
+def test_holomorphic_is_that_of_the_network():
+    """Neurons on a device are analytic where those of the network are."""
+    model, *_ = deployed("symmetric", part=NeuronSpread())
+    assert model.network.holomorphic
+    network = eqprop.DenseNetwork(6, {"out": 3}, [("in", "out")], activation=jax.nn.relu, key=jax.random.key(0))
+    device = Substrate(part=NeuronSpread()).deploy(eqprop.Model(network, eqprop.SquaredError()))
+    assert not device.network.holomorphic
 
 
 def test_an_ideal_device_changes_nothing():

@@ -7,8 +7,11 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractClassVar
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from eqprop._tree import is_concrete
 
 Stage = Literal["parameters", "dynamics", "nudge", "measurement", "update"]
 """Where a device departs from its model, in the order in which a training step passes through them."""
@@ -38,6 +41,11 @@ class AbstractImperfection(eqx.Module):
     @abc.abstractmethod
     def reciprocity(self) -> Reciprocity:
         """What the defect does to the symmetry that equilibrium propagation relies on."""
+
+    @property
+    def commutes_with_gains(self) -> bool:
+        """Whether the defect only multiplies weights by factors of its own, so that gains before it stay gains."""
+        return False
 
     def note(self) -> str:
         """What a reader of the stack should be told about these settings; empty if nothing."""
@@ -78,9 +86,9 @@ def lognormal(key: PRNGKeyArray, like: Array, sigma: Number, clip: Number = 2.5)
 
 
 def check_range(part: eqx.Module, name: str, low: float | int = 0.0, high: float | int = float("inf")) -> None:
-    """**Raises:** `ValueError` for a number of `part` that is not within `[low, high]`; an array is not looked at."""
+    """**Raises:** `ValueError` for a number of `part` that is not within `[low, high]`; one that is traced passes."""
     value = getattr(part, name)
-    if isinstance(value, (int, float)) and not low <= value <= high:
+    if is_concrete(value) and not np.all((low <= np.asarray(value)) & (np.asarray(value) <= high)):
         expected = f"from {low:g} to {high:g}" if high < float("inf") else f"of at least {low:g}"
         raise ValueError(f"{type(part).__name__} got {name}={value}; expected a number {expected}.")
 

@@ -15,7 +15,7 @@ from eqprop import _tree
 from eqprop.readout import Model
 from eqprop.substrate.base import Number, Reciprocity, check_choice, check_range, named
 from eqprop.substrate.deployment import AbstractDeployment
-from eqprop.substrate.kernels import READOUT, elementwise, kernels_of, with_kernels
+from eqprop.substrate.kernels import READOUT, elementwise, kernels_of, straight_through, with_kernels
 from eqprop.substrate.neurons import dense_biases, with_neurons
 
 
@@ -70,7 +70,7 @@ class Quantised(AbstractDeployment):
             level = jnp.round(x * steps)
         else:
             level = jnp.round(0.5 * steps * (1 + x)) - jnp.round(0.5 * steps * (1 - x))
-        return w + jax.lax.stop_gradient(self.limit * level / steps - w)
+        return straight_through(w, jax.lax.stop_gradient(self.limit * level / steps))
 
     def total(self, w: Array) -> Array:
         """`G⁺ + G⁻` of a realised weight, in units of weights."""
@@ -142,6 +142,10 @@ class Drift(_AbstractProgrammed):
         check_range(self, "t0", 1e-12)
         check_range(self, "spread")
 
+    @property
+    def commutes_with_gains(self) -> bool:
+        return self.nu is not None  # else the exponent depends on the weight
+
     def exponent(self, w: Array, noise: Array) -> Array:
         """`ν` of a device that holds `w`, for a standard normal number."""
         if self.nu is not None:
@@ -184,6 +188,10 @@ class Faults(_AbstractProgrammed):
     @property
     def reciprocity(self) -> Reciprocity:
         return "none" if self._stuck() == 0 else super().reciprocity
+
+    @property
+    def commutes_with_gains(self) -> bool:
+        return self.stuck_min == 0 and self.stuck_max == 0  # a weight of 0 is so with any gains
 
     def intended(self, model: Model, *, key: PRNGKeyArray) -> Model:
         return self._stick(model, key)

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from eqprop._tree import AnyState
+from eqprop._tree import AnyState, is_concrete
 from eqprop.readout import Model
 from eqprop.substrate.base import (
     AbstractImperfection,
@@ -86,10 +87,14 @@ class Mismatch(AbstractDeployment):
     def reciprocity(self) -> Reciprocity:
         return {"shared": "keeps", "row": "gauge", "column": "gauge"}.get(self.structure, "breaks")  # pyright: ignore
 
+    @property
+    def commutes_with_gains(self) -> bool:
+        return True
+
     def note(self) -> str:
-        if self.law == "lognormal" or not isinstance(self.sigma, (int, float)) or self.sigma * self.clip <= 1:
+        if self.law == "lognormal" or not is_concrete(self.sigma) or np.max(self.sigma) * self.clip <= 1:
             return ""
-        flips = 0.5 * math.erfc(1 / (self.sigma * math.sqrt(2)))
+        flips = 0.5 * math.erfc(1 / (float(np.max(self.sigma)) * math.sqrt(2)))
         return f"gaussian: {flips:.1%} of the devices change sign, where updates go the wrong way; take lognormal"
 
     def factor(self, w: Array, key: PRNGKeyArray) -> Array:
@@ -177,7 +182,7 @@ class WeightAngle(AbstractDeployment):
 
     @property
     def reciprocity(self) -> Reciprocity:
-        return "keeps" if isinstance(self.angle, (int, float)) and self.angle == 0 else "breaks"
+        return "keeps" if is_concrete(self.angle) and np.all(np.asarray(self.angle) == 0) else "breaks"
 
     def __call__(self, model: Model, *, key: PRNGKeyArray) -> Model:
         kernels = kernels_of(model, self)

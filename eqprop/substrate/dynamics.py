@@ -9,10 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Inexact, PRNGKeyArray
 
 from eqprop import _tree
+from eqprop._blocks import Blocks
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
 from eqprop.relaxation.base import AbstractRelaxation, status
@@ -36,10 +38,11 @@ class _AbstractMotion(AbstractHarmless):
 
 
 class WhiteNoise(_AbstractMotion):
-    """Thermal and shot noise, `τ du = F dt + σ dB`: a spread of about `σ/√2` at rest, and of `σ/√T` of the mean over
-    `T` time constants. Complex potentials are two circuits, with noise each.
+    """Thermal and shot noise, `τ du = F dt + σ dB`: a spread of about `σ/√(2τ)` at rest, and of `σ/√T` of the mean over
+    `T` common time constants. Complex potentials are two circuits, with noise each.
 
-    `sigma` is `√(2kT/C)` over the swing: at 300 K `√(kT/C)` is 64 µV for 1 pF and 2 mV for 1 fF, on 0.1 to 1 V.
+    `sigma` is `√(2kT/C)` over the swing: at 300 K `√(kT/C)` is 64 µV for 1 pF and 2 mV for 1 fF, on 0.1 to 1 V. `C` is
+    the capacitance of a neuron of `τ = 1`; that of another one is `τC`, and its variance `kT/(τC)`.
     """
 
     sigma: Number = 1e-3
@@ -52,7 +55,8 @@ class Flicker(_AbstractMotion):
     """1/f noise, `τ du = (F + n) dt`: `n` is a sum of `num` Ornstein-Uhlenbeck processes of equal variance, `σ²` in
     all, with correlation times evenly spaced in the logarithm from `fastest` to `slowest` time constants.
 
-    Every relaxation begins with a new draw, as if phases were far apart. 10⁻⁵ to 10⁻² of the swing.
+    A process slower than `τ` moves a leaky potential by `n`, whatever `τ` is. Every relaxation begins with a new draw,
+    as if phases were far apart. 10⁻⁵ to 10⁻² of the swing.
     """
 
     sigma: Number = 1e-3
@@ -109,6 +113,19 @@ class Dynamics(eqx.Module):
         every = {"white": self.white, "flicker": self.flicker, "time_constants": self.time_constants}
         return {name: part for name, part in every.items() if part is not None}
 
+    def check_step(self, dt: float, cure: str) -> None:
+        """**Raises:** `ValueError`, saying `cure`, for a step `dt` at which the unit leak is unstable. Heun's method
+        needs `|1 − z + z²/2| ≤ 1`, so `z = dt/τ ≤ 2`; the fastest neuron has `τ = exp(−2.5σ − σ²/2)`."""
+        sigma = 0.0 if self.time_constants is None else self.time_constants.sigma
+        if not (_tree.is_concrete(dt) and _tree.is_concrete(sigma)):
+            return
+        limit = 2 * math.exp(-2.5 * float(np.max(sigma)) - 0.5 * float(np.max(sigma)) ** 2)
+        if not np.max(dt) < limit:
+            raise ValueError(
+                f"The step is {float(np.max(dt)):.4g} time constants of the leak; expected less than {limit:.4g}, "
+                f"where the solver is stable. {cure}"
+            )
+
     def run(
         self,
         drift: Callable[[Any, AnyState], AnyState],
@@ -129,13 +146,15 @@ class Dynamics(eqx.Module):
         if self.noisy and key is None:
             raise ValueError("A device with noise needs a key, as in relaxation(drift, u0, key=key).")
         start, unravel = ravel_pytree(_tree.to_pairs(u0))
-        tau = None if self.time_constants is None else self.time_constants(u0, key=chip_key(self.chip, "tau"))
+        one = jax.tree.map(lambda leaf: jnp.ones_like(leaf.real), u0)
+        tau = one if self.time_constants is None else self.time_constants(u0, key=chip_key(self.chip, "tau"))
+        # Real and imaginary part of a potential share their capacitor.
+        tau, _ = ravel_pytree(jax.tree.map(lambda u, v: jnp.stack([v, v]) if jnp.iscomplexobj(u) else v, u0, tau))
 
         def velocity(t: Any, y: tuple[Array, Array], args: None) -> tuple[Array, Array]:
             del args
-            force = drift(t, _tree.from_pairs(unravel(y[0]), u0))
-            force = force if tau is None else jax.tree.map(lambda f, tau: f / tau.astype(f.dtype), force, tau)
-            return ravel_pytree(_tree.to_pairs(force))[0] + jnp.sum(y[1], 0), -y[1] / slow[:, None]
+            force = ravel_pytree(_tree.to_pairs(drift(t, _tree.from_pairs(unravel(y[0]), u0))))[0]
+            return (force + jnp.sum(y[1], 0)) / tau, -y[1] / slow[:, None]
 
         slow = jnp.asarray(() if self.flicker is None else self.flicker.times(), start.dtype)
         wander = jnp.zeros((slow.size, start.size), start.dtype)
@@ -144,7 +163,7 @@ class Dynamics(eqx.Module):
             first, path = jax.random.split(key)
             sigma = 0.0 if self.flicker is None else self.flicker.sigma / math.sqrt(self.flicker.num)
             wander = sigma * jax.random.normal(first, wander.shape, wander.dtype)  # at rest from the beginning
-            white = jnp.full_like(start, 0.0 if self.white is None else self.white.sigma)
+            white = jnp.full_like(start, 0.0 if self.white is None else self.white.sigma) / tau
             kicks = white, jnp.broadcast_to(sigma * jnp.sqrt(2 / slow)[:, None], wander.shape)
             shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (start, wander))
             noise = diffrax.ControlTerm(
@@ -172,9 +191,14 @@ class DeviceFlow(AbstractRelaxation):
     """What a device settles to in the time that it has: the mean of `samples` readings of its potentials, evenly over
     `average` time constants, after `settle` of them.
 
-    A network at rest spreads by `σ/√2` in white noise, a mean over `average ≫ 1` by `σ/√average`. The residual is that
-    of the mean in the noiseless drift: of the short time and of the noise together; above `tol` an example counts as
-    unsettled. A device learns from what it reads: let `Trainer.keep_unsettled` be true.
+    White noise spreads a leaky potential by `σ/√2`, and the mean of `n = samples` readings at a spacing `Δ` by
+
+        var = σ²/(2n²) Σᵢⱼ e^{−|i−j|Δ},      Δ = average/(n − 1).
+
+    That is `σ²/average` for `Δ ≤ 1` (8 % more at 1) and `average ≫ 1`; further apart than the correlation time, 1,
+    readings are independent: `σ²/(2n)`. The residual is that of the mean in the noiseless drift: of the short time and
+    of the noise together; above `tol` an example counts as unsettled. A device learns from what it reads: let
+    `Trainer.keep_unsettled` be true.
     """
 
     settle: float = 20.0
@@ -190,18 +214,22 @@ class DeviceFlow(AbstractRelaxation):
         check_range(self, "average")
         check_range(self, "samples", 1)
         check_range(self, "dt", 1e-12, self.settle)
+        self.dynamics.check_step(self.dt, "Lower dt.")
         if self.average > 0 and self.samples < 2:
             raise ValueError(f"DeviceFlow got average={self.average:g} with one sample; give it samples=16 or more.")
 
-    def __call__(self, drift: Drift, u0: AnyState, *, key: PRNGKeyArray | None = None) -> Solution:
+    def __call__(
+        self, drift: Drift, u0: AnyState, *, blocks: Blocks | None = None, key: PRNGKeyArray | None = None
+    ) -> Solution:
+        del blocks
         dtype = jax.tree.leaves(u0)[0].real.dtype
         end = self.settle + self.average
         times = jnp.linspace(self.settle, end, self.samples, dtype=dtype)
         read = self.dynamics.run(lambda t, u: drift(u), u0, times, dt=self.dt, end=end, key=key)
         state = jax.tree.map(lambda v: jnp.mean(v, axis=0), read)
-        residual = _tree.norm(drift(state))
+        residual = _tree.max_norm(drift(state))
         steps = jnp.asarray(math.ceil(end / self.dt), jnp.int32)
         finite = jnp.isfinite(residual)
-        start = _tree.norm(drift(u0))
+        start = _tree.max_norm(drift(u0))
         result = status(residual, residual, self.tol)
         return Solution(_tree.where(finite, state, u0), jnp.where(finite, residual, start), steps, result)

@@ -46,6 +46,11 @@ def with_kernels(model: Model, values: dict[str, Array]) -> Model:
     return eqx.tree_at(lambda m: m.readout.kernel, model, values[READOUT]) if READOUT in values else model
 
 
+def straight_through(nominal: Array, effective: Array) -> Array:
+    """The constant `effective`, to the last bit, with the gradient of `nominal`."""
+    return effective + (nominal - jax.lax.stop_gradient(nominal))
+
+
 def flip(kernel: Array) -> Array:
     """A kernel in the orientation of its reverse; convolutions keep one orientation for both."""
     return kernel.T if kernel.ndim == 2 else kernel

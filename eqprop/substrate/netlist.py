@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from eqprop.network.dense import INPUT
 from eqprop.substrate.resistive import ResistiveNetwork
@@ -18,7 +18,7 @@ def nodes(network: ResistiveNetwork) -> list[str]:
 
 def circuit(
     network: ResistiveNetwork,
-    x: Float[Array, "..."],
+    x: Shaped[Array, "..."],
     y: Float[Array, " outputs"],
     *,
     beta: str = "DC 0 AC 1",

@@ -1,14 +1,14 @@
 """Networks whose neurons are devices: unequal, dead, or loaded by the conductances that they drive."""
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Scalar
+from jaxtyping import Array, Bool, Float, Inexact, Scalar, Shaped
 
 from eqprop import _tree
+from eqprop._blocks import Blocks
 from eqprop._tree import AnyState
 from eqprop.network import AbstractLinearNetwork, AbstractNetwork, DenseNetwork, HopfieldNetwork
 
@@ -30,14 +30,26 @@ class DeviceNeurons(AbstractLinearNetwork):
     threshold: dict[str, Float[Array, " _"]]
     alive: dict[str, Bool[Array, " _"]]
     rest: dict[str, Float[Array, " _"]]
-    holomorphic: ClassVar[bool] = True
+
+    @property
+    def holomorphic(self) -> bool:  # pyright: ignore
+        """As the network is: gains, thresholds and dead neurons are analytic."""
+        return self.network.holomorphic
 
     @property
     def activation(self) -> Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]]:  # pyright: ignore
         """Of the nominal neuron: `rates` is what the devices do."""
         return self.network.activation
 
-    def embed(self, x: Float[Array, "..."]) -> AnyState:
+    @property
+    def metric(self) -> dict[str, float] | None:
+        return self.network.metric
+
+    @property
+    def blocks(self) -> Blocks | None:
+        return self.network.blocks
+
+    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         return self.network.embed(x)
 
     def drive(self, s: AnyState) -> AnyState:
@@ -60,9 +72,7 @@ class DeviceNeurons(AbstractLinearNetwork):
         return self.network.symmetry_norms()
 
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
-        """Those of the network, if it has any."""
-        pairs = getattr(self.network, "reciprocal_pairs", None)
-        return [] if pairs is None else pairs()
+        return self.network.reciprocal_pairs()
 
 
 def innermost(network: AbstractNetwork) -> AbstractNetwork:

@@ -14,7 +14,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from eqprop._tree import AnyState
-from eqprop.readout import AbstractReadout, Model, Target
+from eqprop.readout import AbstractReadout, Model, Target, is_class
 from eqprop.substrate.base import AbstractHarmless, Number, Stage, check_range, clipped_normal
 from eqprop.substrate.neurons import dense_biases
 
@@ -130,10 +130,10 @@ class ConvertedReadout(_AbstractDeviceReadout):
     converter: NudgeDAC
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
-        if jnp.issubdtype(y.dtype, jnp.integer):
-            scores = self.readout.predict(s)
-            y = jax.nn.one_hot(y, scores.size, dtype=scores.real.dtype)
-        return self.readout.teaching(s, self.converter.convert(y))
+        scores = self.readout.predict(s)
+        dtype = scores.real.dtype
+        targets = jax.nn.one_hot(y, scores.size, dtype=dtype) if is_class(y) else y.astype(dtype)
+        return self.readout.teaching(s, self.converter.convert(targets))
 
 
 def num_nudged(model: Model, part: eqx.Module) -> int:

@@ -5,6 +5,7 @@ Real and imaginary part are two readings. The loop itself is not touched, so tha
 
 import abc
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -146,7 +147,7 @@ class DriftBetweenPhases(AbstractProbe):
 class Measurement(eqx.Module):
     """Probes in the order in which the signal meets them, with the chip whose patterns they have."""
 
-    probes: Mapping[str, AbstractProbe]
+    probes: Mapping[str, AbstractProbe] = eqx.field(converter=OrderedDict)  # the order outlives compilation
     chip: Chip = 0
     gauges: Mapping[str, Callable[..., AnyState]] = eqx.field(default_factory=dict)
     """Known gains of the neurons, which what is read is divided by."""

@@ -1,14 +1,14 @@
 """A nonlinear resistive network: Kirchhoff's current law as a network that relaxes."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
 
-from eqprop._tree import AnyState, real_linear
+from eqprop._tree import AnyState, product, real_linear
 from eqprop.network.base import AbstractNetwork
 from eqprop.network.dense import INPUT
 
@@ -84,7 +84,6 @@ class ResistiveNetwork(AbstractNetwork):
     siemens: float = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True)
-    holomorphic: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -127,24 +126,29 @@ class ResistiveNetwork(AbstractNetwork):
         self.activation = identity
 
     @property
+    def holomorphic(self) -> bool:  # pyright: ignore
+        """Whether the law of the diodes is analytic; that of ngspice compares voltages."""
+        return self.diodes.law == "shockley"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Nodes by layer, without the inputs."""
         return {edge.split("-")[1]: kernel.shape[1] for edge, kernel in self.kernels.items()}
 
-    def sources(self, x: Float[Array, "..."]) -> Float[Array, " sources"]:
-        """The voltages of the input nodes."""
-        x = x.reshape(-1)
+    def sources(self, x: Shaped[Array, "..."]) -> Float[Array, " sources"]:
+        """The voltages of the input nodes, in the precision of the kernels whatever that of `x`."""
+        x = x.reshape(-1).astype(self.kernels[f"{INPUT}-{self.names[0]}"].dtype)
         one = jnp.ones(1, x.dtype)
         return self.volts * jnp.concatenate([x, -x, one, -one])
 
-    def embed(self, x: Float[Array, "..."]) -> AnyState:
+    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         first = self.names[0]
         kernel = jnp.abs(self.kernels[f"{INPUT}-{first}"])
         sources = self.sources(x)
         if sources.size != kernel.shape[0]:
             raise ValueError(f"An input has {x.size} entries, but the network expects {kernel.shape[0] // 2 - 1}.")
-        current = {name: jnp.zeros(size, x.dtype) for name, size in self.sizes.items()}
-        return {**current, first: sources @ kernel}
+        current = {name: jnp.zeros(size, kernel.dtype) for name, size in self.sizes.items()}
+        return {**current, first: product(sources[None], kernel)[0]}
 
     def drive(self, s: AnyState) -> AnyState:
         """Kirchhoff's currents without those of the sources, plus `s`, which the leak of the base class takes away."""
@@ -158,11 +162,11 @@ class ResistiveNetwork(AbstractNetwork):
         for a, b in zip(self.names[:-1], self.names[1:], strict=True):
             g = jnp.abs(self.kernels[f"{a}-{b}"])
             forward = self.forward_gain * s[a]
-            into = real_linear(lambda z, g=g: z @ g, forward) - jnp.sum(g, axis=0).astype(s[b].dtype) * s[b]
-            drawn = jnp.sum(g, axis=1).astype(s[a].dtype) * forward - real_linear(lambda z, g=g: z @ g.T, s[b])
+            into = real_linear(lambda z, g=g: product(z, g), forward) - jnp.sum(g, axis=0).astype(s[b].dtype) * s[b]
+            drawn = jnp.sum(g, axis=1).astype(s[a].dtype) * forward - real_linear(lambda z, g=g: product(z, g.T), s[b])
             total[b] = total[b] + into
             total[a] = total[a] - drawn / self.backward_gain
         for edge, t in self.transconductances.items():
             a, b = edge.split("-")
-            total[b] = total[b] + real_linear(lambda z, t=t: z @ t, s[a])
+            total[b] = total[b] + real_linear(lambda z, t=t: product(z, t), s[a])
         return total

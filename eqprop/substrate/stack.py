@@ -1,11 +1,11 @@
 """A device: named defects of all stages, and what they amount to."""
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
-from jaxtyping import Array
 
 from eqprop import _tree
 from eqprop._tree import AnyState
@@ -13,17 +13,30 @@ from eqprop.readout import Model
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.substrate.base import AbstractImperfection, Chip, Reciprocity, chip_key
 from eqprop.substrate.deployment import AbstractDeployment, MirrorGain, Mismatch
-from eqprop.substrate.dynamics import DeviceFlow
-from eqprop.substrate.kernels import kernels_of, with_kernels
+from eqprop.substrate.dynamics import DeviceFlow, Dynamics
+from eqprop.substrate.kernels import kernels_of, straight_through, with_kernels
 from eqprop.substrate.neurons import dense_biases
 from eqprop.substrate.nudge import AbstractNudge, DeviceReadout, num_nudged
 from eqprop.substrate.probe import AbstractProbe, Measurement
 from eqprop.substrate.write import AbstractWrite, WriteRule, write
 
 Module = TypeVar("Module", bound=eqx.Module)
+Estimator = TypeVar("Estimator", bound="RunsOnDevice")
 Part = TypeVar("Part", bound=AbstractImperfection)
 
 _WORSE: tuple[Reciprocity, ...] = ("none", "keeps", "gauge", "breaks")
+
+
+@runtime_checkable
+class RunsOnDevice(Protocol):
+    """What a substrate asks of an estimator (see `AbstractEstimator`)."""
+
+    @property
+    def complex_nudges(self) -> bool: ...
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> Any: ...
 
 
 class Substrate(eqx.Module):
@@ -36,13 +49,15 @@ class Substrate(eqx.Module):
     not redraw it; all members of a population train on one chip. Parts of a stage act in the order given.
     """
 
-    parts: dict[str, AbstractImperfection]
+    parts: OrderedDict[str, AbstractImperfection]
+    """In the order given, which a plain dictionary loses in a compiled function: JAX sorts its names."""
     flow: AbstractRelaxation | None
     """The device's own relaxation, in place of that of the trainer and of estimators that nudge."""
     chip: Chip
     known_gains: bool = eqx.field(static=True)
     """Whether the gains of `MirrorGain` and of mismatch by row or column were measured, and are corrected: `G g` is
-    nudged, and what is read divided by `G`. Exact where the weights are symmetric."""
+    nudged, and what is read divided by `G`. Exact where the weights are symmetric; not applied to a stack that breaks
+    reciprocity, which gains do not repair."""
     aware: bool = eqx.field(static=True)
     """How a gradient reaches the nominal parameters. Not aware, as on a chip: the local rule's update for the effective
     device is made to the nominal one. Aware: by the chain rule through the deployment."""
@@ -59,7 +74,7 @@ class Substrate(eqx.Module):
         if isinstance(flow, DeviceFlow):
             flow = _replaced(flow, dynamics=_replaced(flow.dynamics, chip=chip))
         self.chip, self.aware, self.flow, self.known_gains = chip, aware, flow, known_gains
-        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.parts = OrderedDict((name, part) for name, part in parts.items() if part is not None)
         for name, part in self.parts.items():
             if not isinstance(part, AbstractImperfection):
                 raise ValueError(
@@ -77,7 +92,7 @@ class Substrate(eqx.Module):
             asked = part.intended(model, key=key)
             got = part(_with_constant_kernels(asked), key=key)
             before, after = kernels_of(asked), _tree.stop_gradient(kernels_of(got))
-            model = with_kernels(got, {n: _straight_through(before[n], after[n]) for n in after}) if after else got
+            model = with_kernels(got, {n: straight_through(before[n], after[n]) for n in after}) if after else got
         return model
 
     def nudge(self, model: Model) -> Model:
@@ -91,49 +106,42 @@ class Substrate(eqx.Module):
             readout = DeviceReadout(readout=readout, gain=gain, offset=None)  # pyright: ignore[reportCallIssue]
         return Model(model.network, readout)
 
-    def equip(self, estimator: Module) -> Module:
-        """The estimator with this device's measurement, and its relaxation if the estimator nudges.
+    def equip(self, estimator: Estimator) -> Estimator:
+        """The estimator as it runs on this device: with its relaxation, its motion and its readings.
 
         **Raises:** `ValueError` if they do not go together.
         """
-        self.check(estimator)
+        real_only = [name for name, part in self.parts.items() if not part.holomorphic]
+        if real_only and estimator.complex_nudges:
+            raise ValueError(
+                f"{type(estimator).__name__} nudges in the complex plane, but {', '.join(real_only)} of the substrate "
+                "is not holomorphic. Use FiniteNudge with a real stencil, such as eqprop.centred(beta)."
+            )
+        probes, gauges = self._of(AbstractProbe), self._gauges()
+        probe = Measurement(probes, self.chip, gauges) if probes or gauges else None
+        if self.flow is None and probe is None:
+            return estimator
+        dynamics = self.flow.dynamics if isinstance(self.flow, DeviceFlow) else None
+        return estimator.on_device(self.flow, dynamics, probe)
+
+    def readings(self) -> Measurement | None:
+        """How rates are read for a prediction; `None`: as they are."""
         probes = self._of(AbstractProbe)
-        if probes or self._gauges():
-            estimator = _replaced(estimator, probe=Measurement(probes, self.chip, self._gauges()))
-        if isinstance(self.flow, DeviceFlow) and hasattr(estimator, "dynamics"):
-            estimator = _replaced(estimator, dynamics=self.flow.dynamics)
-        if self.flow is not None and hasattr(estimator, "stencil") and hasattr(estimator, "relaxation"):
-            estimator = _replaced(estimator, relaxation=self.flow)
-        return estimator
+        return Measurement(probes, self.chip) if probes else None
 
     def writes(self) -> WriteRule | None:
         """The update rule of the devices, for the end of an optimiser's chain."""
         parts = self._of(AbstractWrite)
         return write(parts, self.chip) if parts else None
 
-    def check(self, estimator: eqx.Module) -> None:
-        """**Raises:** `ValueError` for complex nudges of parts that are not analytic, or for a measurement that the
-        estimator does not make."""
-        real_only = [name for name, part in self.parts.items() if not part.holomorphic]
-        if real_only and getattr(estimator, "complex_nudges", False):
-            raise ValueError(
-                f"{type(estimator).__name__} nudges in the complex plane, but {', '.join(real_only)} of the substrate "
-                "is not holomorphic. Use FiniteNudge with a real stencil, such as eqprop.centred(beta)."
-            )
-        probes = {**self._of(AbstractProbe), **self._gauges()}
-        if probes and not hasattr(estimator, "probe"):
-            raise ValueError(
-                f"{type(estimator).__name__} measures no rates that {', '.join(probes)} could spoil. Use FiniteNudge, "
-                "or a substrate without errors of measurement."
-            )
-
     @property
     def reciprocity(self) -> Reciprocity:
-        """The worst of all parts: keeps < gauge < breaks."""
+        """The worst of all parts, keeps < gauge < breaks, in the order in which they act. What neither scales devices
+        nor leaves them alone, such as rounding, makes the gains before it unknown: gauge, then rounding, breaks."""
         worst: Reciprocity = "none"
         for part in self.parts.values():
-            if _WORSE.index(part.reciprocity) > _WORSE.index(worst):
-                worst = part.reciprocity
+            unknown = worst == "gauge" and part.reciprocity == "keeps" and not part.commutes_with_gains
+            worst = "breaks" if unknown else max(worst, part.reciprocity, key=_WORSE.index)
         return worst
 
     def describe(self) -> str:
@@ -155,23 +163,21 @@ class Substrate(eqx.Module):
             "gauge": "A is symmetric up to gains, which undo it if they are known",
             "breaks": "A ≠ Aᵀ: homeostasis or AsymmetricNudge",
         }[self.reciprocity]
+        if self.known_gains and self.reciprocity == "breaks":
+            lines.append("known gains: not applied, as they do not undo this stack; defects of devices go first")
         return "\n".join([*lines, f"chip {self.chip}, updates {aware}; reciprocity: {self.reciprocity} ({meaning})"])
 
     def _gauges(self) -> dict[str, Callable[..., AnyState]]:
-        known = self.parts.items() if self.known_gains else ()
+        known = self.parts.items() if self.known_gains and self.reciprocity == "gauge" else ()
         return {n: p.gauge for n, p in known if isinstance(p, (MirrorGain, Mismatch)) and p.reciprocity == "gauge"}
 
     def _of(self, kind: type[Part]) -> dict[str, Part]:
-        return {name: part for name, part in self.parts.items() if isinstance(part, kind)}
+        return OrderedDict((name, part) for name, part in self.parts.items() if isinstance(part, kind))
 
 
 def _with_constant_kernels(model: Model) -> Model:
     kernels = kernels_of(model)
     return with_kernels(model, _tree.stop_gradient(kernels)) if kernels else model
-
-
-def _straight_through(nominal: Array, effective: Array) -> Array:
-    return nominal + (effective - _tree.stop_gradient(nominal))
 
 
 def _replaced(module: Module, **changes: object) -> Module:

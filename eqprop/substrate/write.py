@@ -1,6 +1,6 @@
 """Errors of the update: what a device's weight does when it is asked to change.
 
-Matrices and filters are devices; biases are written exactly. Use as the last of a chain of optax transformations.
+Kernels are devices, of any shape; biases are written exactly. Use as the last of a chain of optax transformations.
 """
 
 import abc
@@ -26,6 +26,9 @@ from eqprop.substrate.base import (
 )
 
 WriteRule = optax.GradientTransformationExtraArgs
+
+DEVICES = {"kernel", "kernels", "transconductances"}
+"""The fields of networks and readouts whose arrays are devices."""
 
 
 class AbstractWrite(AbstractImperfection):
@@ -123,9 +126,9 @@ class WriteNoise(AbstractWrite):
 
 def write(parts: Mapping[str, AbstractWrite], chip: Chip = 0) -> WriteRule:
     """The update as these devices make it, the last of an `optax.chain`. Its `update` takes `key=`, which draws the
-    noise of one step; `Trainer` gives it.
+    noise of one step; `Trainer` gives it. Devices are the arrays under the names `DEVICES`, and an array on its own.
 
-    **Raises:** `ValueError`, in `update`, without parameters or key.
+    **Raises:** `ValueError`, in `update`, without parameters or key, or without any device.
     """
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[Any, Any]:
@@ -133,8 +136,13 @@ def write(parts: Mapping[str, AbstractWrite], chip: Chip = 0) -> WriteRule:
         if params is None or key is None:
             raise ValueError("Devices are written at random around what they hold: pass update(..., params, key=key).")
 
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(updates)]
+        if not any(map(_is_device, paths)):
+            names = ", ".join(map(jax.tree_util.keystr, paths))
+            raise ValueError(f"There is no device among {names}. Name their field {' or '.join(sorted(DEVICES))}.")
+
         def one(path: tuple, change: Array, w: Array) -> Array:
-            if w.ndim < 2:
+            if not _is_device(path):
                 return change
             where = jax.tree_util.keystr(path)
             for name, part in parts.items():
@@ -145,6 +153,10 @@ def write(parts: Mapping[str, AbstractWrite], chip: Chip = 0) -> WriteRule:
         return jax.tree.map_with_path(one, updates, params), state
 
     return WriteRule(lambda params: optax.EmptyState(), update)
+
+
+def _is_device(path: tuple) -> bool:
+    return not path or any(jax.tree_util.keystr((entry,), simple=True) in DEVICES for entry in path)
 
 
 def _check_pulses(part: AbstractWrite) -> None:
