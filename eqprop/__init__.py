@@ -3,7 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from eqprop import metrics as metrics, substrate as substrate
-from eqprop._solution import RESULTS as RESULTS, Solution as Solution
+from eqprop._blocks import Blocks as Blocks
+from eqprop._solution import RESULTS as RESULTS, Solution as Solution, worst as worst
 from eqprop.activation import (
     dsilu as dsilu,
     linear as linear,
@@ -48,6 +49,7 @@ from eqprop.readout import (
     SquaredError as SquaredError,
 )
 from eqprop.relaxation import (
+    AbstractIteration as AbstractIteration,
     AbstractRelaxation as AbstractRelaxation,
     Anderson as Anderson,
     FixedSteps as FixedSteps,
@@ -56,6 +58,7 @@ from eqprop.relaxation import (
     Picard as Picard,
     Sweep as Sweep,
 )
+from eqprop.state import TrainState as TrainState
 from eqprop.stencil import (
     Stencil as Stencil,
     cauchy as cauchy,
@@ -64,7 +67,7 @@ from eqprop.stencil import (
     one_sided as one_sided,
 )
 from eqprop.substrate import Substrate as Substrate
-from eqprop.train import Trainer as Trainer, TrainState as TrainState
+from eqprop.train import Trainer as Trainer
 
 try:
     __version__ = version("eqprop")

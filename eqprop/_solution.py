@@ -33,10 +33,11 @@ class Solution(eqx.Module):
     """A relaxed state of one example, with what was measured on it."""
 
     state: AnyState
-    """Potentials `u*`: the last state, or the best one visited, as the relaxation says."""
+    """Potentials `u*`: the last state, or that at the start if the residual stopped being a number."""
     residual: Float[Array, "..."]
-    """`‖F(u*)‖₂` over all layers, evaluated at `state`, never assumed."""
+    """The largest `|Fᵢ(u*)|` of any neuron, as measured; not finite where the relaxation diverged."""
     num_steps: Int[Array, "..."]
-    """Steps taken, each about one evaluation of the drift."""
+    """Steps taken. A step of Picard, Sweep, Anderson or FixedSteps costs about one evaluation of the drift, one of
+    Newton as many tangents as there are neurons, one of Flow as many evaluations as its solver has stages."""
     result: RESULTS
     """Status; `result == RESULTS.successful` means settled."""

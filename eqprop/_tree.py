@@ -5,13 +5,16 @@ stands for an analytic continuation of a real one. And weights are real: `real_l
 the real and imaginary parts stacked as a batch, so that no complex matrix product is ever compiled.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PyTree, Scalar
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, PyTree, Scalar
 
 State = PyTree[Inexact[Array, "?*layer"], "S"]
 """Potentials, rates or errors of one example: one array a layer. Batching is `jax.vmap` above it."""
@@ -51,8 +54,18 @@ def dot(a: AnyState, b: AnyState) -> Inexact[Array, ""]:
 
 
 def norm(a: AnyState) -> Float[Array, ""]:
-    """The 2-norm `(Σ |aᵢ|²)^½` over all layers, accumulated in float32 at least."""
-    return jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(_sum_of_squares, a)))
+    """The 2-norm `(Σ |aᵢ|²)^½` over all layers, accumulated in float32 at least; 0 of no layers."""
+    return jnp.sqrt(sum(map(_sum_of_squares, jax.tree.leaves(a)), start=0.0))
+
+
+def max_norm(a: AnyState) -> Float[Array, ""]:
+    """The largest `|aᵢ|` of any neuron: a number that means the same at any width."""
+    return functools.reduce(jnp.maximum, map(largest, jax.tree.leaves(a)))
+
+
+def largest(x: Inexact[Array, "..."]) -> Float[Array, ""]:
+    """The largest `|xᵢ|` of one layer."""
+    return jnp.max(jnp.abs(x), initial=0.0)
 
 
 def _sum_of_squares(x: Inexact[Array, "..."]) -> Float[Array, ""]:
@@ -63,9 +76,28 @@ def _sum_of_squares(x: Inexact[Array, "..."]) -> Float[Array, ""]:
     return jnp.sum(wide**2)
 
 
+def is_concrete(value: object) -> bool:
+    """Whether `value` is a number, or an array of numbers, that can be looked at: not one that JAX traces."""
+    numeric = isinstance(value, (int, float, complex, np.number, np.bool, np.ndarray, jax.Array))
+    return numeric and not isinstance(value, Tracer)
+
+
+def known_false(condition: object) -> bool:
+    """Whether a condition on settings is known to fail, for one of them at least; what is traced passes."""
+    return is_concrete(condition) and not np.all(condition)
+
+
 def zeros_like(a: AnyState) -> AnyState:
     """The state of zeros with the shapes and dtypes of `a`."""
     return jax.tree.map(jnp.zeros_like, a)
+
+
+def noise_like(a: AnyState, key: PRNGKeyArray, draw: Callable[..., Array]) -> AnyState:
+    """`draw(key, shape, dtype)` for every layer of `a`, each with a key of its own."""
+    leaves, structure = jax.tree.flatten(a)
+    keys = jax.random.split(key, len(leaves))
+    noise = [draw(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, noise)
 
 
 def size(a: PyTree) -> int:
@@ -77,6 +109,11 @@ def stop_gradient(a: T) -> T:
     """`a` as a constant."""
     arrays, rest = eqx.partition(a, eqx.is_array)
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+
+
+def scale_layers(factors: Mapping[str, float] | None, a: AnyState) -> AnyState:
+    """`a` with every layer times its factor; `None` stands for ones."""
+    return a if factors is None else {name: factors[name] * leaf for name, leaf in a.items()}
 
 
 def to_complex(a: AnyState) -> AnyState:
@@ -97,6 +134,19 @@ def to_pairs(a: AnyState) -> AnyState:
 def from_pairs(a: AnyState, like: AnyState) -> AnyState:
     """Inverse of `to_pairs`; `like` tells which leaves are complex."""
     return jax.tree.map(lambda x, y: jax.lax.complex(x[0], x[1]) if jnp.iscomplexobj(y) else x, a, like)
+
+
+def product(z: Float[Array, "batch m"], kernel: Float[Array, "m n"]) -> Float[Array, "batch n"]:
+    """`z K` in the precision of the library (see `precision`)."""
+    return jnp.matmul(z, kernel, precision=precision())
+
+
+def precision() -> jax.lax.Precision | None:
+    """That of matrix products and convolutions: the highest, unless `jax_default_matmul_precision` says otherwise.
+
+    By default graphics cards multiply with ten-bit mantissas, and a state would settle to them only.
+    """
+    return jax.lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None
 
 
 def real_linear(

@@ -1,7 +1,7 @@
 """Analytic activations `s = σ(u)`, element by element.
 
 Only functions that continue analytically to complex potentials belong here: finite nudges on a
-complex circle need them. A rectifier is a network's business, with `holomorphic = False`.
+complex circle need them. A network may have any other, such as a rectifier, and says whether it is analytic.
 """
 
 import math
@@ -71,3 +71,7 @@ def tanh(u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
 def linear(u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """`σ(u) = u`: entire; the fixed point then solves a linear system."""
     return u
+
+
+ANALYTIC = frozenset({shifted_sigmoid, dsilu, tanh, linear})
+"""The activations that are known to be analytic, and to be computed so."""

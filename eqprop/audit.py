@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from eqprop import _tree, metrics
 from eqprop._solution import RESULTS, Solution, worst
 from eqprop._tree import AnyState
-from eqprop.estimator.asymmetric import skew_map
 from eqprop.estimator.finite_nudge import FiniteNudge
 from eqprop.estimator.linear_response import RecurrentBackprop, TangentResponse, relax_tangent
+from eqprop.jacobian import jacobian
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation, until_rounding
 
@@ -31,7 +31,8 @@ class Audit(eqx.Module):
     finite_nudge: Float[Array, "..."]
     """Of the settled stencil to the tangent response `M⁻¹ g`."""
     asymmetry: Float[Array, "..."]
-    """`M⁻¹ (A − Aᵀ) M⁻ᵀ g`, the exact gap between the tangent response and the truth."""
+    """`m M⁻¹ (A m⁻¹ − m⁻¹ Aᵀ) M⁻ᵀ g`, the exact gap between the tangent response `m M⁻¹ m⁻¹ g` and the truth, `m` being
+    the metric; `M⁻¹ (A − Aᵀ) M⁻ᵀ g` without one."""
     closure: Float[Array, "..."]
     """What the three parts leave over: the accuracy of this audit itself."""
     cosine: Float[Array, "..."]
@@ -40,11 +41,12 @@ class Audit(eqx.Module):
     """The same over the hidden layers; over all layers if there are none."""
     leakage: Float[Array, "..."]
     """`‖Im δ‖ / ‖Re δ‖` of Cauchy's sum over the whole circle, without its symmetry: 0 for an analytic network that
-    has settled."""
+    has settled, NaN for one that is not analytic."""
     radius: Float[Array, "..."]
     """The radius of the audited circle."""
     convergence_radius: Float[Array, "..."]
-    """Estimate of `R`, beyond which Cauchy fails, from the decay of the samples' Taylor coefficients."""
+    """Estimate of `R`, beyond which Cauchy fails, from the decay of the samples' Taylor coefficients; NaN for a
+    network that is not analytic."""
     settled: Bool[Array, "..."]
     """Whether every relaxation of this audit settled; the numbers of other examples are worth nothing."""
 
@@ -68,6 +70,9 @@ class Audit(eqx.Module):
             )
         return messages
 
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """Median, 90 % quantile and worst over the settled examples, as Markdown."""
         rows = ["| quantity | median | 90 % | worst |", "|---|---|---|---|"]
@@ -82,7 +87,7 @@ class Audit(eqx.Module):
 
 def audit(
     model: Model,
-    x: Float[Array, "batch ..."],
+    x: Shaped[Array, "batch ..."],
     y: Array,
     *,
     estimator: FiniteNudge,
@@ -97,8 +102,8 @@ def audit(
     - `model`, `x`, `y`: what to audit, on which batch.
     - `estimator`: the finite nudge under audit. Its norm bound is left out.
     - `relaxation`: of the free phase under audit.
-    - `reference`: the relaxation that stands for "until settled"; by default damped Picard steps to 30 units of
-        rounding of the state's norm.
+    - `reference`: the relaxation that stands for "until settled"; by default damped Picard steps until nothing
+        but rounding is left.
     - `num_points`: on the circle from which leakage and radius of convergence are estimated.
 
     **Returns:** an `Audit` with a leading batch axis.
@@ -125,37 +130,42 @@ def _audit_one(
     num_points: int,
 ) -> Audit:
     drift, u0 = model.free_drift(x), model.initial_state(x)
-    settle = reference or until_rounding(u0, relaxation)
-    free = settle(drift, u0)
+    settle, blocks = reference or until_rounding(relaxation), model.network.blocks
+    free = settle(drift, u0, blocks=blocks)
     u = free.state
     s, to_rates = jax.linearize(model.network.rates, u)
 
     # The estimate as it is used, and the same with nothing left to relax.
-    estimate = estimator.error(model, x, y, relaxation(drift, u0)).delta
-    ideal = FiniteNudge(stencil=estimator.stencil, relaxation=settle).error(model, x, y, free)
-    tangent = TangentResponse(relaxation=settle).error(model, x, y, free)
-    true = RecurrentBackprop(relaxation=settle).error(model, x, y, free)
+    estimate = estimator.estimate(model, x, y, relaxation(drift, u0, blocks=blocks)).delta
+    ideal = FiniteNudge(stencil=estimator.stencil, relaxation=settle).estimate(model, x, y, free)
+    tangent = TangentResponse(relaxation=settle).estimate(model, x, y, free)
+    true = RecurrentBackprop(relaxation=settle).estimate(model, x, y, free)
 
-    # δ_EP − δ_RBP = M⁻¹ (A − Aᵀ) M⁻ᵀ g: the truth, driven through the asymmetry, relaxed once more.
-    gap = relax_tangent(settle, drift, u, skew_map(model.network.drive, s)(true.delta))
+    # The truth, driven through the asymmetry, relaxed once more.
+    forward, transposed = jacobian(model.network, s)
+    driven = _tree.subtract(forward(model.out_of_scale(true.delta)), model.out_of_scale(transposed(true.delta)))
+    gap = relax_tangent(settle, drift, u, driven, model.blocks(u))
     parts = {
         "finite_relaxation": _tree.subtract(estimate, ideal.delta),
         "finite_nudge": _tree.subtract(ideal.delta, tangent.delta),
-        "asymmetry": to_rates(gap.state),
+        "asymmetry": model.in_scale(to_rates(gap.state)),
     }
     left = _tree.subtract(estimate, true.delta)
     for part in parts.values():
         left = _tree.subtract(left, part)
 
     radius = jnp.max(jnp.abs(estimator.stencil.nodes)).astype(jax.tree.leaves(u)[0].dtype)
-    circle, samples = _sample_circle(model, x, y, u, settle, radius, num_points)
-    coefficients = _taylor_magnitudes(samples)
-    delta = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[1] / num_points, samples)
-    leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
+    leakage = convergence_radius = jnp.full_like(radius, jnp.nan)
+    results = [free.result, ideal.result, tangent.result, true.result, gap.result]
+    if model.network.holomorphic:
+        circle, samples = _sample_circle(model, x, y, u, settle, radius, num_points)
+        results.append(circle)
+        convergence_radius = _convergence_radius(_taylor_magnitudes(samples), radius)
+        delta = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[1] / num_points, samples)
+        leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
 
     scale = _tree.norm(true.delta)
     hidden = metrics.layer_cosines(estimate, true.delta, model.readout.layer)
-    results = [free.result, ideal.result, tangent.result, true.result, gap.result, circle]
     return Audit(
         **{name: _tree.norm(part) / scale for name, part in parts.items()},
         closure=_tree.norm(left) / scale,
@@ -163,7 +173,7 @@ def _audit_one(
         cosine_hidden=hidden.get("hidden", metrics.cosine(estimate, true.delta)),
         leakage=leakage,
         radius=radius,
-        convergence_radius=_convergence_radius(coefficients, radius),
+        convergence_radius=convergence_radius,
         settled=jnp.all(jnp.stack([result == RESULTS.successful for result in results])),
     )
 
@@ -176,7 +186,7 @@ def _sample_circle(
     nodes = jax.lax.complex(radius * jnp.cos(angles), radius * jnp.sin(angles))
 
     def relax(beta: Array) -> Solution:
-        return settle(model.nudged_drift(x, y, beta), _tree.to_complex(u))
+        return settle(model.nudged_drift(x, y, beta), _tree.to_complex(u), blocks=model.blocks(u))
 
     nudged = jax.vmap(relax)(nodes)
     return worst(nudged.result), jax.vmap(model.network.rates)(nudged.state)

@@ -3,10 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from eqprop import _tree
-from eqprop._tree import AnyState
+from eqprop._solution import Solution
 from eqprop.readout import Model
 from eqprop.relaxation import AbstractRelaxation
 
@@ -25,11 +25,14 @@ class CoarsePhase(eqx.Module):
         if self.dtype not in ("float16", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; the half precisions are 'float16' and 'bfloat16'.")
 
-    def __call__(self, model: Model, x: Float[Array, "..."]) -> AnyState:
-        """The relaxed potentials of one example, in the precision of the model."""
+    def __call__(self, model: Model, x: Shaped[Array, "..."], *, key: PRNGKeyArray | None = None) -> Solution:
+        """The relaxed potentials of one example in the precision of the model, with residual and status of the half
+        precision."""
         half = jax.tree.map(lambda leaf: leaf.astype(self.dtype) if eqx.is_inexact_array(leaf) else leaf, (model, x))
         full = model.initial_state(x)
-        u = self.relaxation(half[0].free_drift(half[1]), half[0].initial_state(half[1])).state
+        small, blocks = half[0], half[0].network.blocks
+        solution = self.relaxation(small.free_drift(half[1]), small.initial_state(half[1]), blocks=blocks, key=key)
         # Half precision reaches 65,504: a state that left it starts again from the beginning.
-        finite = jnp.isfinite(_tree.norm(u))
-        return _tree.where(finite, _tree.cast_like(u, full), full)
+        finite = jnp.isfinite(_tree.max_norm(solution.state))
+        u = _tree.where(finite, _tree.cast_like(solution.state, full), full)
+        return Solution(u, solution.residual, solution.num_steps, solution.result)

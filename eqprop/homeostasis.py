@@ -2,24 +2,26 @@
 
 All forms estimate one quantity, the asymmetry a neuron with `n` neurons,
 
-    ℋ = ½ ‖A − Aᵀ‖_F² / n,      A = ∂drive/∂s at s*,
+    ℋ = ½ ‖Â − Âᵀ‖_F² / n,      Â = m^½ A m^−½,      A = ∂drive/∂s at s*,
 
-with the state held constant: the gradient reaches parameters only through `A`. In the notation of Laborieux & Zenke
-(ICLR 2024), who divide by `n` too, it is `E[‖Jε‖² − εᵀJ²ε]/n` with `J = A − 1`.
+in the metric `m` of the network, which is 1 unless feedback is weak. The state is held constant: the gradient reaches
+parameters only through `A`. In the notation of Laborieux & Zenke (ICLR 2024), who divide by `n` too, it is
+`E[‖Jε‖² − εᵀJ²ε]/n` with `J = Â − 1`.
 """
 
 import abc
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from equinox import AbstractVar
+from equinox import AbstractClassVar, AbstractVar
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from eqprop import _tree
 from eqprop._tree import AnyState
+from eqprop.jacobian import metric_jacobian
 from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork
 
 Probe = Callable[..., Float[Array, "..."]]
@@ -31,6 +33,15 @@ class AbstractHomeostasis(eqx.Module):
     """A scalar penalty of one example, added to its surrogate with weight `coefficient`."""
 
     coefficient: AbstractVar[float]
+    share: AbstractVar[float]
+    """The share of a batch, above 0 and up to 1, from which the mean penalty is estimated: drawn anew at every step, so
+    that the estimate is unbiased. Its gradient costs as much less."""
+    depends_on_state: AbstractClassVar[bool]
+    """Whether the penalty differs from state to state; one that does not needs no example that has settled."""
+
+    def __check_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}; expected a part of the batch, above 0 and up to 1.")
 
     def check(self, network: AbstractNetwork) -> None:
         """**Raises:** `ValueError` if this form cannot serve that network, saying what to use instead."""
@@ -45,6 +56,7 @@ class _AbstractProbed(AbstractHomeostasis):
 
     num_probes: AbstractVar[int]
     probe: AbstractVar[Probe]
+    depends_on_state: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.num_probes < 1:
@@ -55,20 +67,17 @@ class _AbstractProbed(AbstractHomeostasis):
         """The estimate from one recorded draw of noise with the structure of the state."""
 
     def __call__(self, network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
-        draws = [self.one_draw(network, u, self._noise(k, u)) for k in jax.random.split(key, self.num_probes)]
-        return sum(draws[1:], start=draws[0]) / self.num_probes
+        def draw(k: PRNGKeyArray) -> Scalar:
+            return self.one_draw(network, u, _tree.noise_like(u, k, self.probe))
 
-    def _noise(self, key: PRNGKeyArray, u: AnyState) -> AnyState:
-        leaves, structure = jax.tree.flatten(u)
-        keys = jax.random.split(key, len(leaves))
-        noise = [self.probe(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-        return jax.tree.unflatten(structure, noise)
+        keys = jax.random.split(key, self.num_probes)
+        return draw(keys[0]) if self.num_probes == 1 else jnp.mean(jax.lax.map(draw, keys))
 
 
 class ForwardHomeostasis(_AbstractProbed):
     """The published estimate, from forward products alone:
 
-        (‖Jε‖² − εᵀ J J ε) / n,      J = A − 1.
+        (‖Jε‖² − εᵀ J J ε) / n,      J = Â − 1.
 
     Unbiased, but of either sign, and noisy near symmetry. Five Gaussian draws, as published.
     """
@@ -78,36 +87,33 @@ class ForwardHomeostasis(_AbstractProbed):
     probe: Probe = eqx.field(static=True, default=jax.random.normal)
     terms: Literal["both", "norm", "trace"] = eqx.field(static=True, default="both")
     """For ablations: `‖Jε‖²` alone (`norm`), or `−εᵀ J J ε` alone (`trace`)."""
+    share: float = eqx.field(static=True, default=1.0)
 
     def one_draw(self, network: AbstractNetwork, u: AnyState, noise: AnyState) -> Scalar:
-        s = _tree.stop_gradient(network.rates(u))
-
-        def jacobian(v: AnyState) -> AnyState:
-            return _tree.subtract(jax.jvp(network.drive, (s,), (v,))[1], v)
-
-        once = jacobian(noise)
+        forward, _ = metric_jacobian(network, _tree.stop_gradient(network.rates(u)))
+        once = _tree.subtract(forward(noise), noise)
+        twice = _tree.subtract(forward(once), once)
         squared = 0.0 if self.terms == "trace" else _tree.dot(once, once)
-        trace = 0.0 if self.terms == "norm" else _tree.dot(noise, jacobian(once))
+        trace = 0.0 if self.terms == "norm" else _tree.dot(noise, twice)
         return jnp.asarray(squared - trace) / _tree.size(u)
 
 
 class SkewHomeostasis(_AbstractProbed):
     """The same expectation from one forward and one transposed product:
 
-        ½ ‖(A − Aᵀ) ε‖² / n.
+        ½ ‖(Â − Âᵀ) ε‖² / n.
 
-    Never negative, and without variance where `A` is symmetric.
+    Never negative, and without variance where `Â` is symmetric.
     """
 
     coefficient: float = 1.0
     num_probes: int = 1
     probe: Probe = eqx.field(static=True, default=jax.random.rademacher)
+    share: float = eqx.field(static=True, default=1.0)
 
     def one_draw(self, network: AbstractNetwork, u: AnyState, noise: AnyState) -> Scalar:
-        s = _tree.stop_gradient(network.rates(u))
-        _, forward = jax.jvp(network.drive, (s,), (noise,))
-        _, transposed = jax.vjp(network.drive, s)
-        skew = _tree.subtract(forward, transposed(noise)[0])
+        forward, transposed = metric_jacobian(network, _tree.stop_gradient(network.rates(u)))
+        skew = _tree.subtract(forward(noise), transposed(noise))
         return 0.5 * _tree.dot(skew, skew) / _tree.size(u)
 
 
@@ -115,6 +121,8 @@ class ExactHomeostasis(AbstractHomeostasis):
     """`ℋ` in closed form, a sum over edges, for networks whose `A` does not depend on the state."""
 
     coefficient: float = 1.0
+    share: float = eqx.field(static=True, default=1.0)
+    depends_on_state: ClassVar[bool] = False
 
     def check(self, network: AbstractNetwork) -> None:
         if not isinstance(network, AbstractLinearNetwork):

@@ -6,14 +6,20 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
 
 from eqprop import _tree
 from eqprop._tree import AnyState
+from eqprop.jacobian import metric_jacobian
 from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork
-from eqprop.readout import Target
+from eqprop.readout import Target, is_class, is_valid
 
 
 def cosine(a: PyTree, b: PyTree) -> Float[Array, ""]:
-    """`⟨a, b⟩ / ‖a‖‖b‖` of two states or gradients; 0 if one of them vanishes."""
-    lengths = _tree.norm(a) * _tree.norm(b)
-    return jnp.where(lengths > 0, _tree.dot(a, b) / jnp.where(lengths > 0, lengths, 1.0), 0.0)
+    """`⟨a, b⟩ / ‖a‖‖b‖` of two states or gradients; NaN if one of them vanishes and has no direction."""
+    a, b = _unit(a), _unit(b)
+    return _tree.dot(a, b) / (_tree.norm(a) * _tree.norm(b))
+
+
+def _unit(a: PyTree) -> PyTree:
+    """`a` over its largest number, as squares of small ones would be lost."""
+    return _tree.scale(1 / _tree.max_norm(a), a)
 
 
 def layer_cosines(estimate: AnyState, reference: AnyState, readout_layer: str) -> dict[str, Float[Array, ""]]:
@@ -28,18 +34,12 @@ def layer_cosines(estimate: AnyState, reference: AnyState, readout_layer: str) -
     return cosines
 
 
-def reciprocal_pairs(network: AbstractNetwork) -> list[tuple[Array, Array]]:
-    """Forward kernels with their feedback partners, in one orientation; none for a network of another kind."""
-    pairs = getattr(network, "reciprocal_pairs", None)
-    return [] if pairs is None else pairs()
-
-
 def weight_angle(network: AbstractNetwork) -> Scalar:
     """Degrees between all forward kernels that have a feedback partner and their partners, pooled.
 
     **Raises:** `ValueError` for a network without reciprocal pairs of kernels.
     """
-    pairs = reciprocal_pairs(network)
+    pairs = network.reciprocal_pairs()
     if not pairs:
         raise ValueError(f"{type(network).__name__} has no reciprocal pairs of kernels to compare.")
     forward, feedback = [list(kernels) for kernels in zip(*pairs, strict=True)]
@@ -49,53 +49,66 @@ def weight_angle(network: AbstractNetwork) -> Scalar:
 def functional_asymmetry(
     network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray | None = None, num_probes: int = 16
 ) -> Scalar:
-    """`‖A − Aᵀ‖_F / (‖A − Aᵀ‖_F + ‖A + Aᵀ‖_F)`, `A = ∂drive/∂s`: 0 symmetric, about ½ independent, 1 antisymmetric.
+    """`‖Â − Âᵀ‖_F / (‖Â − Âᵀ‖_F + ‖Â + Âᵀ‖_F)` of `Â = m^½ A m^−½`, `A = ∂drive/∂s` in the metric of the network: 0
+    symmetric, also where there is no recurrence at all; about ½ independent; 1 antisymmetric.
 
     Exact where `A` does not depend on the state; otherwise from random signs at the potentials `u`, both norms from
     the same probes.
 
     **Raises:** `ValueError` if probes are needed and no `key` is given.
     """
+    return asymmetry(*symmetry_norms(network, u, key=key, num_probes=num_probes))
+
+
+def asymmetry(plus: Float[Array, ""], minus: Float[Array, ""]) -> Float[Array, ""]:
+    """`√minus / (√minus + √plus)` of the squared norms of `Â ± Âᵀ`; 0 if both vanish."""
+    total = jnp.sqrt(plus) + jnp.sqrt(minus)
+    return jnp.where(total > 0, jnp.sqrt(minus) / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def symmetry_norms(
+    network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray | None = None, num_probes: int = 16
+) -> tuple[Scalar, Scalar]:
+    """`(‖Â + Âᵀ‖_F², ‖Â − Âᵀ‖_F²)`, exact or from probes as in `functional_asymmetry`.
+
+    **Raises:** `ValueError` if probes are needed and no `key` is given.
+    """
     if isinstance(network, AbstractLinearNetwork):
-        plus, minus = network.symmetry_norms()
-    else:
-        if key is None:
-            raise ValueError(f"{type(network).__name__} is probed at random: pass functional_asymmetry(..., key=key).")
-        plus, minus = _probed_norms(network, u, key, num_probes)
-    return jnp.sqrt(minus) / (jnp.sqrt(minus) + jnp.sqrt(plus))
-
-
-def _probed_norms(network: AbstractNetwork, u: AnyState, key: PRNGKeyArray, num: int) -> tuple[Array, Array]:
+        return network.symmetry_norms()
+    if key is None:
+        raise ValueError(f"{type(network).__name__} is probed at random: pass functional_asymmetry(..., key=key).")
     s = network.rates(u)
-    _, transposed = jax.vjp(network.drive, s)
-    leaves, structure = jax.tree.flatten(s)
+    forward, transposed = metric_jacobian(network, s)
 
     def norms(k: PRNGKeyArray) -> tuple[Array, Array]:
-        keys = jax.random.split(k, len(leaves))
-        noise = [jax.random.rademacher(q, leaf.shape, leaf.dtype) for q, leaf in zip(keys, leaves, strict=True)]
-        probe = jax.tree.unflatten(structure, noise)
-        forward, back = jax.jvp(network.drive, (s,), (probe,))[1], transposed(probe)[0]
-        sum_, difference = _tree.add(forward, back), _tree.subtract(forward, back)
+        probe = _tree.noise_like(s, k, jax.random.rademacher)
+        there, back = forward(probe), transposed(probe)
+        sum_, difference = _tree.add(there, back), _tree.subtract(there, back)
         return _tree.dot(sum_, sum_), _tree.dot(difference, difference)
 
-    plus, minus = jax.vmap(norms)(jax.random.split(key, num))
+    plus, minus = jax.vmap(norms)(jax.random.split(key, num_probes))
     return jnp.mean(plus), jnp.mean(minus)
 
 
 def correct(scores: Float[Array, " classes"], y: Target, k: int = 1) -> Bool[Array, ""]:
     """Whether the class of `y` is among the `k` highest scores; ties count against it.
 
-    Scores that are not finite are never correct.
+    Scores that are not finite are never correct, and a class out of range never is.
     """
-    label = y if jnp.issubdtype(y.dtype, jnp.integer) else jnp.argmax(y)
+    label = y if is_class(y) else jnp.argmax(y)
     rivals = jnp.sum(scores >= scores[label]) - 1
-    return (rivals < k) & jnp.all(jnp.isfinite(scores))
+    return (rivals < k) & jnp.all(jnp.isfinite(scores)) & is_valid(y, scores.size)
 
 
 def residual_quantiles(residuals: Float[Array, " batch"]) -> dict[str, Float[Array, ""]]:
-    """Median, 90 % quantile and maximum of the residuals `‖F(u)‖₂` of a batch."""
+    """Median, 90 % quantile and maximum of the residuals `max |F(u)|` of a batch."""
     return {
         "residual_median": jnp.median(residuals),
         "residual_q90": jnp.quantile(residuals, 0.9),
         "residual_max": jnp.max(residuals),
     }
+
+
+def mean(values: Float[Array, " batch"], usable: Bool[Array, " batch"]) -> Scalar:
+    """The mean over usable examples, zero if there is none."""
+    return jnp.sum(jnp.where(usable, values, 0.0)) / jnp.maximum(jnp.sum(usable, dtype=values.dtype), 1.0)

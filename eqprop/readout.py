@@ -7,14 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, Float, Inexact, Integer, PRNGKeyArray, Scalar
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Num, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
-from eqprop._tree import AnyState, Drift, real_linear
-from eqprop.network.base import AbstractNetwork, as_network
+from eqprop._blocks import Blocks
+from eqprop._tree import AnyState, Drift, product, real_linear
+from eqprop.network.base import AbstractNetwork
 
-Target = Float[Array, " classes"] | Integer[Array, ""]
-"""A vector of targets, or the number of a class."""
+Target = Num[Array, " classes"] | Integer[Array, ""]
+"""A vector of targets, of any numbers, or the number of a class: a scalar integer and nothing else is one."""
 
 
 class AbstractReadout(eqx.Module):
@@ -31,9 +32,9 @@ class AbstractReadout(eqx.Module):
     def loss(self, s: AnyState, y: Target) -> Scalar:
         """`ℓ(s, y)`, of one example, undivided."""
 
-    @abc.abstractmethod
     def teaching(self, s: AnyState, y: Target) -> AnyState:
-        """The teaching signal `∂ℓ/∂s`, analytic in `s`; zero outside `layer`."""
+        """The teaching signal `∂ℓ/∂s`, analytic in `s`; zero outside `layer`. By default the gradient of `loss`."""
+        return _tree.holomorphic_grad(lambda s: self.loss(s, y), s)
 
 
 class SquaredError(AbstractReadout):
@@ -85,7 +86,7 @@ class SoftmaxReadout(AbstractReadout):
         shift = jax.lax.stop_gradient(jnp.max(logits.real))
         weights = jnp.exp(logits - shift.astype(logits.dtype))
         error = weights / jnp.sum(weights) * jnp.sum(targets) - targets
-        signal = real_linear(lambda z: z @ self.kernel.T, error)
+        signal = real_linear(lambda z: product(z, self.kernel.T), error)
         return _only(s, self.layer, signal.reshape(out.shape))
 
     def _logits(self, out: Inexact[Array, "..."]) -> Inexact[Array, " classes"]:
@@ -94,37 +95,63 @@ class SoftmaxReadout(AbstractReadout):
                 f"The layer {self.layer!r} has {out.size} neurons, but the readout expects "
                 f"{self.kernel.shape[0]}. Set the readout's features to {out.size}."
             )
-        logits = real_linear(lambda z: z @ self.kernel, out.reshape(-1))
+        logits = real_linear(lambda z: product(z, self.kernel), out.reshape(-1))
         return logits + self.bias.astype(logits.dtype)
 
 
 class Model(eqx.Module):
-    """A network with its readout: all that is trained.
+    """A network with its readout: all that is trained."""
 
-    A plain `eqx.Module` with `embed` and `drive` is accepted as the network (see `as_network`).
-    """
-
-    network: AbstractNetwork = eqx.field(converter=as_network)
+    network: AbstractNetwork
     readout: AbstractReadout
 
-    def free_drift(self, x: Float[Array, "..."]) -> Drift:
+    def __check_init__(self):
+        if not isinstance(self.network, AbstractNetwork):
+            raise ValueError(
+                f"{type(self.network).__name__} is no network. Let it subclass eqprop.AbstractNetwork, with the fields "
+                "activation and holomorphic and the methods embed(x) -> current and drive(s) -> input."
+            )
+
+    def blocks(self, u: AnyState) -> Blocks | None:
+        """The network's blocks for a nudged phase or a linear response: the layer that is read, which the nudge lets
+        act on itself, is in the first of them."""
+        blocks = self.network.blocks
+        return None if blocks is None else blocks.beginning_with(sorted(u).index(self.readout.layer))
+
+    def in_scale(self, delta: AnyState) -> AnyState:
+        """An error vector in the scale of the true gradient, `m_l / m_L` times that which a nudge of layer `L` causes.
+
+        With `m A = (m A)ᵀ` and `M = diag(1/σ′) − A`, `Mᵀ = m M m⁻¹`, so that `M⁻ᵀ g = m M⁻¹ m⁻¹ g`: the true error
+        vector is the response itself times the ratio of the metrics.
+        """
+        return _tree.scale_layers(self._ratios(1), delta)
+
+    def out_of_scale(self, delta: AnyState) -> AnyState:
+        """The inverse of `in_scale`."""
+        return _tree.scale_layers(self._ratios(-1), delta)
+
+    def _ratios(self, power: int) -> dict[str, float] | None:
+        metric, layer = self.network.metric, self.readout.layer
+        return None if metric is None else {name: (m / metric[layer]) ** power for name, m in metric.items()}
+
+    def free_drift(self, x: Shaped[Array, "..."]) -> Drift:
         """`F(u)` for the input `x`; the current is computed once."""
         current = self.network.embed(x)
         return lambda u: self.network.drift(u, current)
 
-    def nudged_drift(self, x: Float[Array, "..."], y: Target, beta: Inexact[Array, ""] | float) -> Drift:
+    def nudged_drift(self, x: Shaped[Array, "..."], y: Target, beta: Inexact[Array, ""] | float) -> Drift:
         """`F(u) + β ∂ℓ/∂s`. Positive `β` repels the output from the target."""
         under = self.drift_under(x, y)
         return lambda u: under(beta, u)
 
     def drift_under(
-        self, x: Float[Array, "..."], y: Target
+        self, x: Shaped[Array, "..."], y: Target
     ) -> Callable[[Inexact[Array, ""] | float, AnyState], AnyState]:
         """`β, u ↦ F(u) + β ∂ℓ/∂s`, for nudges that change while the network runs; the current is computed once."""
         free = self.free_drift(x)
         return lambda beta, u: _tree.add(free(u), _tree.scale(beta, self.readout.teaching(self.network.rates(u), y)))
 
-    def initial_state(self, x: Float[Array, "..."]) -> AnyState:
+    def initial_state(self, x: Shaped[Array, "..."]) -> AnyState:
         """Potentials before relaxation."""
         return self.network.initial_state(self.network.embed(x))
 
@@ -140,7 +167,7 @@ def _only(s: AnyState, layer: str, signal: Inexact[Array, "..."]) -> AnyState:
 
 
 def _targets(y: Target, scores: Inexact[Array, " classes"]) -> Inexact[Array, " classes"]:
-    if jnp.issubdtype(y.dtype, jnp.integer):
+    if is_class(y):
         return jax.nn.one_hot(y, scores.size, dtype=scores.dtype)
     if y.shape != scores.shape:
         raise ValueError(
@@ -148,3 +175,13 @@ def _targets(y: Target, scores: Inexact[Array, " classes"]) -> Inexact[Array, " 
             f"{scores.size} targets, or the number of a class as an integer."
         )
     return y.astype(scores.dtype)
+
+
+def is_class(y: Target) -> bool:
+    """Whether a target is the number of a class: a scalar integer. Vectors of integers are targets like any others."""
+    return y.ndim == 0 and jnp.issubdtype(y.dtype, jnp.integer)
+
+
+def is_valid(y: Target, classes: int) -> Bool[Array, ""]:
+    """Whether a target is one: a class within range, or a vector of finite numbers."""
+    return (y >= 0) & (y < classes) if is_class(y) else jnp.all(jnp.isfinite(y))

@@ -6,11 +6,13 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact
 
+from eqprop import _tree
 from eqprop._tree import AnyState
 
-Strength = float | int | Float[Array, ""]
+Strength = float | int | np.number | Float[Array, ""]
 """Of a nudge: a number, or an array where a program is compiled for many."""
 
 
@@ -76,7 +78,8 @@ def cauchy(radius: Strength, num_points: int) -> Stencil:
     The error is `O(r^N)`, and falls as `(r/R)^N` within the radius of convergence `R`. A negative radius turns the
     circle by half a turn. Holomorphic equilibrium propagation, Laborieux & Zenke (NeurIPS 2022).
 
-    **Raises:** `ValueError` if `num_points < 1`, or the radius is zero or not finite.
+    **Raises:** `ValueError` if `num_points < 1`, or the radius is known to be zero, not finite, or so small that its
+    inverse is not.
     """
     if num_points < 1:
         raise ValueError(
@@ -109,7 +112,7 @@ def chebyshev(beta: Strength, num_points: int) -> Stencil:
     devices that cannot be nudged in the complex plane. `β Σ |wⱼ| = K`, the least of all real nodes within `± β`
     (Bernstein's inequality): noise grows with the order, as it does not on a circle. Two points are `centred`.
 
-    **Raises:** `ValueError` if `num_points` is odd or below two, or `beta` zero or not finite.
+    **Raises:** `ValueError` if `num_points` is odd or below two, or for `beta` as `cauchy` for its radius.
     """
     if num_points < 2 or num_points % 2:
         raise ValueError(f"num_points is {num_points}; expected an even number, as odd ones nudge by 0.")
@@ -130,8 +133,15 @@ def chebyshev(beta: Strength, num_points: int) -> Stencil:
 
 
 def _check_strength(name: str, strength: Strength) -> None:
-    if isinstance(strength, (int, float)) and (strength == 0 or not math.isfinite(strength)):
-        raise ValueError(
-            f"The {name} is {strength}; a nudge has a finite strength other than zero. "
-            "Take 0.05 to 1, or TangentResponse for the limit of an infinitesimal nudge."
-        )
+    if not _tree.is_concrete(strength):
+        return
+    dtype = jax.dtypes.canonicalize_dtype(float)  # of nodes and weights
+    tiny = np.finfo(dtype).tiny
+    size = np.abs(np.asarray(strength, dtype))
+    # Numbers below the normal ones, of which some have no finite inverse, are zero to a compiled program.
+    if np.all((tiny <= size) & (size <= 1 / tiny)):
+        return
+    raise ValueError(
+        f"The {name} is {strength}; a nudge has a finite strength other than zero, and a finite inverse in {dtype}. "
+        "Take 0.05 to 1, or TangentResponse for the limit of an infinitesimal nudge."
+    )

@@ -1,38 +1,31 @@
 """One training step: relax, respond, one gradient of a mean of scalars, optax."""
 
 import dataclasses
+import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree, metrics
-from eqprop._compaction import compacted
 from eqprop._solution import RESULTS, Solution
 from eqprop._tree import AnyState
+from eqprop.alignment import alignment
 from eqprop.coarse import CoarsePhase
-from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, RecurrentBackprop, Response
+from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, Response
 from eqprop.homeostasis import AbstractHomeostasis
-from eqprop.readout import Model
+from eqprop.readout import Model, is_valid
 from eqprop.relaxation import AbstractRelaxation, until_rounding
+from eqprop.state import TrainState as TrainState
 from eqprop.substrate.stack import Substrate
 
 Batch = tuple[Float[Array, "batch ..."], Array]
-"""Inputs, and targets: class numbers `(batch,)` or vectors `(batch, classes)`."""
+"""Inputs, and targets: class numbers `(batch,)`, or vectors of numbers `(batch, classes)`."""
 
 Metrics = dict[str, Float[Array, ""]]
 """Scalars by name, averages over a batch unless the name says otherwise."""
-
-
-class TrainState(eqx.Module):
-    """All that a training step reads and writes."""
-
-    model: Model
-    optimiser: optax.OptState
-    key: PRNGKeyArray
-    step: Int[Array, ""]
 
 
 class Trainer(eqx.Module):
@@ -46,7 +39,7 @@ class Trainer(eqx.Module):
     """
 
     relaxation: AbstractRelaxation
-    """Relaxes the free phase."""
+    """Relaxes the free phase, unless a substrate has a relaxation of its own."""
     estimator: AbstractEstimator
     optimiser: optax.GradientTransformation = eqx.field(static=True)
     homeostasis: AbstractHomeostasis | None = None
@@ -55,91 +48,105 @@ class Trainer(eqx.Module):
     keep_unsettled: bool = eqx.field(static=True, default=False)
     """Whether examples that did not settle take part in the gradient, as in the published schedule. Otherwise they
     are left out of the mean; they are counted either way, and one that diverged never takes part."""
+    warm_start: int = eqx.field(static=True, default=0)
+    """Steps at the beginning in which homeostasis acts alone. Error vectors that independent feedback weights carry
+    have no direction yet, and deep networks take harm from them."""
     substrate: Substrate | None = None
-    """What the network runs on; put here by `on`. Models given and returned hold the nominal parameters."""
-    patience: int | None = eqx.field(static=True, default=8)
-    """Steps after which examples that have not settled leave their batch and relax on in smaller and smaller groups, so
-    that a few slow ones do not hold up all. Relaxations without `max_steps` ignore it; `None`: all wait."""
+    """The device that the network runs on: its dynamics in free and nudged phases, its measurement in the estimator and
+    in predictions, its writes at the end of the optimiser's chain. Models given and returned hold the nominal
+    parameters."""
 
     def __check_init__(self):
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is {self.patience}; expected a number of steps, 1 or more, or None.")
+        if not isinstance(self.warm_start, int) or self.warm_start < 0:
+            raise ValueError(f"warm_start is {self.warm_start}; expected a number of steps, 0 or more.")
+        if self.substrate is not None:
+            self.substrate.equip(self.estimator)  # refuses what does not go together
 
     def on(self, substrate: Substrate | None) -> "Trainer":
-        """This trainer with the network on a device: its dynamics in free and nudged phases, its measurement in the
-        estimator, its writes at the end of the optimiser's chain.
+        """This trainer with the network on that device.
 
         **Raises:** `ValueError` if device and estimator do not go together.
         """
-        if substrate is None:
-            return self
-        writes = substrate.writes()
-        return dataclasses.replace(
-            self,
-            substrate=substrate,
-            relaxation=self.relaxation if substrate.flow is None else substrate.flow,
-            estimator=substrate.equip(self.estimator),
-            optimiser=self.optimiser if writes is None else optax.chain(self.optimiser, writes),
-        )
+        return dataclasses.replace(self, substrate=substrate)
 
     def init(self, model: Model, *, key: PRNGKeyArray) -> TrainState:
         """A state to start from.
 
-        **Raises:** `ValueError` if estimator, homeostasis and network do not go together.
+        **Raises:** `ValueError` if estimator, homeostasis, optimiser and network do not go together.
         """
         device = eqx.filter_eval_shape(self.deployed, model)
-        self.estimator.check(device)
+        self._estimator.check(device)
         if self.homeostasis is not None:
             self.homeostasis.check(device.network)
-        optimiser = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        params = eqx.filter(model, eqx.is_inexact_array)
+        optimiser = self._rule.init(params)
+        try:
+            eqx.filter_eval_shape(self._update, params, optimiser, params, jnp.zeros(()), key)
+        except TypeError as error:
+            raise ValueError(
+                "The optimiser asks for more than a step has, which is the gradient, the loss (value) and a key: "
+                f"{error}. Rules that evaluate an objective again, such as optax.lbfgs, do not fit."
+            ) from error
         return TrainState(model, optimiser, key, jnp.zeros((), jnp.int32))
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One update from a batch; metrics are those before it."""
-        x, y = batch
+        """One update from a batch; metrics are those before it.
+
+        `loss` and the gradient are means over the examples that take part, `usable_fraction` of the batch: those that
+        settled in all phases and have a valid target. `accuracy` is over all examples with a valid target,
+        `bounded_fraction`, `free_steps` and `nudged_steps` over all. A step in which no example takes part changes
+        nothing, unless homeostasis needs none.
+
+        **Raises:** `ValueError` for an empty batch, or for classes out of range where they can be seen.
+        """
         model = state.model
-        key = jax.random.fold_in(state.key, state.step)
-        respond_key, homeostasis_key = jax.random.split(key)
-        free_key, write_key = jax.random.split(jax.random.fold_in(key, 2))
+        x, y = _checked(model, batch)
+        size = x.shape[0]
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
+        free_key, respond_key, homeostasis_key, share_key, write_key = keys
         device = self.deployed(model)
         free = self.free_phase(device, x, key=free_key)
-        response = self._respond(device, x, y, free, jax.random.split(respond_key, x.shape[0]))
+        response = self._respond(device, x, y, free, jax.random.split(respond_key, size))
+        losses, correct, _, valid = self._scores(device, response.state, y)
         settled, usable = self._judge(free, response)
-        # Zeros stand where an example is left out, so that nothing of it, not even a NaN, meets the gradient.
-        response = jax.vmap(lambda ok, r: eqx.tree_at(lambda r: (r.state, r.payload), r, _masked(ok, r)))(
-            usable, response
-        )
+        usable = usable & valid
+        any_usable = jnp.any(usable)
+        # A copy of one that takes part stands where an example is left out: whatever is not a number in it, input,
+        # target or state, meets no parameter on any road.
+        kept = jnp.where(usable, jnp.arange(size), jnp.argmax(usable))
+        x, y, response = jax.tree.map(lambda v: jnp.where(any_usable, v[kept], jnp.zeros_like(v)), (x, y, response))
 
         def objective(nominal: Model) -> tuple[Scalar, Scalar]:
             model = self.deployed(nominal)
-            surrogates = jax.vmap(lambda x, y, r: self.estimator.surrogate(model, x, y, r))(x, y, response)
-            task = _mean(surrogates, usable)
-            penalty, weight = jnp.zeros_like(task), 0.0
-            if self.homeostasis is not None:
-                penalties = jax.vmap(lambda u, key: self._homeostasis(model, u, key))(
-                    response.state, jax.random.split(homeostasis_key, x.shape[0])
-                )
-                penalty = _mean(penalties, usable)
-                weight = self.homeostasis.coefficient
-            return task + weight * penalty, penalty
+            surrogates = jax.vmap(lambda x, y, r: self._estimator.surrogate(model, x, y, r))(x, y, response)
+            task, penalty = metrics.mean(surrogates, usable), jnp.zeros((), surrogates.dtype)
+            task = jnp.where(state.step < self.warm_start, 0.0, task) if self.warm_start else task
+            if self.homeostasis is None:
+                return task, penalty
+            penalty = self._penalty(model, response.state, usable, share_key, homeostasis_key)
+            return task + self.homeostasis.coefficient * penalty, penalty
 
         gradient, penalty = eqx.filter_grad(objective, has_aux=True)(model)
-        rule = optax.with_extra_args_support(self.optimiser)
-        params = eqx.filter(model, eqx.is_inexact_array)
-        updates, optimiser = rule.update(gradient, state.optimiser, params, key=write_key)
-        losses, correct, _ = self._scores(device, response.state, y)
+        always = self.homeostasis is not None and not self.homeostasis.depends_on_state
+        updated = (any_usable | always) & jnp.isfinite(_tree.norm(gradient))
+        gradient = _tree.where(updated, gradient, _tree.zeros_like(gradient))
+        params, loss = eqx.filter(model, eqx.is_inexact_array), metrics.mean(losses, usable)
+        updates, optimiser = self._update(gradient, state.optimiser, params, loss, write_key)
+        new = state.advanced(updated, eqx.apply_updates(model, updates), optimiser)
         dtype = losses.dtype
         measured = {
-            "loss": _mean(losses, usable),
-            "accuracy": _mean(correct.astype(dtype), usable),
+            "loss": loss,
+            "accuracy": metrics.mean(correct.astype(dtype), valid),
             "homeostasis": penalty,
             "gradient_norm": _tree.norm(gradient),
             "unsettled_fraction": jnp.mean(~settled, dtype=dtype),
+            "usable_fraction": jnp.mean(usable, dtype=dtype),
+            "invalid_fraction": jnp.mean(~valid, dtype=dtype),
             "bounded_fraction": jnp.mean(response.bounded, dtype=dtype),
+            "skipped_steps": (~updated).astype(dtype),
             "free_steps": jnp.mean(free.num_steps, dtype=dtype),
             "nudged_steps": jnp.mean(response.num_steps, dtype=dtype),
         }
-        new = TrainState(eqx.apply_updates(model, updates), optimiser, state.key, state.step + 1)
         return new, {name: value.astype(dtype) for name, value in measured.items()}
 
     def deployed(self, model: Model) -> Model:
@@ -147,21 +154,26 @@ class Trainer(eqx.Module):
         return model if self.substrate is None else self.substrate.deploy(model)
 
     def evaluate(self, model: Model, batch: Batch, *, key: PRNGKeyArray | None = None) -> Metrics:
-        """Loss, accuracy, top-5, residual quantiles, unsettled fraction and steps of the free phase.
+        """Loss, accuracy, top-5, residual quantiles, unsettled fraction and steps of the free phase, from rates as the
+        device reads them.
 
-        Every example counts, settled or not; one whose scores are not finite is wrong. `key` is of the device's noise,
-        by default the same at every call.
+        Every example with a valid target counts, settled or not; one whose scores are not finite is wrong. `key` is of
+        the device's noise, by default the same at every call.
+
+        **Raises:** `ValueError` as `step` does.
         """
-        x, y = batch
+        x, y = _checked(model, batch)
         device = self.deployed(model)
-        free = self._relax(device, x, jax.random.key(0) if key is None else key)
-        losses, top1, top5 = self._scores(device, free.state, y)
+        relax_key, read_key = jax.random.split(jax.random.key(0) if key is None else key)
+        free = self._relax(device, x, relax_key)
+        losses, top1, top5, valid = self._scores(device, free.state, y, read_key)
         dtype = losses.dtype
         return {
-            "loss": jnp.mean(losses),
-            "accuracy": jnp.mean(top1, dtype=dtype),
-            "top5": jnp.mean(top5, dtype=dtype),
+            "loss": metrics.mean(losses, valid),
+            "accuracy": metrics.mean(top1.astype(dtype), valid),
+            "top5": metrics.mean(top5.astype(dtype), valid),
             "unsettled_fraction": jnp.mean(free.result != RESULTS.successful, dtype=dtype),
+            "invalid_fraction": jnp.mean(~valid, dtype=dtype),
             "free_steps": jnp.mean(free.num_steps, dtype=dtype),
             **metrics.residual_quantiles(free.residual),
         }
@@ -173,37 +185,23 @@ class Trainer(eqx.Module):
 
         The truth is recurrent backpropagation at the fixed point, both relaxed until rounding whatever this trainer's
         own relaxations are; an example that has no such fixed point within reach is left out. On a substrate, it is the
-        truth of the deployed network, without errors of nudge and measurement.
+        truth of the deployed network, without errors of nudge and measurement. A layer in which either vector vanishes
+        has no cosine: `vanished_fraction` of the examples have such a layer.
 
         **Raises:** `ValueError` if the estimator has no error vectors.
         """
-        if not isinstance(self.estimator, AbstractErrorEstimator):
-            raise ValueError(f"{type(self.estimator).__name__} estimates no error vector to compare.")
-        x, y = batch
-        model = self.deployed(model)
-        nudged = self._nudged(model)
-        free = self.free_phase(model, x, key=jax.random.fold_in(key, 1))
+        estimator = self._estimator
+        if not isinstance(estimator, AbstractErrorEstimator):
+            raise ValueError(f"{type(estimator).__name__} estimates no error vector to compare.")
+        x, y = _checked(model, batch)
+        free_key, align_key = jax.random.split(key)
+        device = self.deployed(model)
+        free = self.free_phase(device, x, key=free_key)
+        reference, usable = until_rounding(self.relaxation), lambda response: self._judge(free, response)[1]
+        models = device, self._nudged(device)
+        return alignment(models, x, y, free, estimator, reference=reference, usable=usable, key=align_key)
 
-        def compare(x: Array, y: Array, free: Solution, key: PRNGKeyArray):
-            response = self.estimator.respond(nudged, x, y, free, key=key)
-            settle = until_rounding(free.state, self.relaxation)
-            settled = settle(model.free_drift(x), free.state)
-            true = RecurrentBackprop(relaxation=settle).respond(model, x, y, settled, key=key)
-            known = (settled.result == RESULTS.successful) & (true.result == RESULTS.successful)
-            cosines = metrics.layer_cosines(response.payload, true.payload, model.readout.layer)
-            return cosines, response, known, settled.state
-
-        keys = jax.random.split(key, x.shape[0])
-        cosines, response, known, states = eqx.filter_vmap(compare)(x, y, free, keys)
-        usable = known & self._judge(free, response)[1]
-        averages = {f"cosine_{name}": _mean(values, usable) for name, values in cosines.items()}
-        first = jax.tree.map(lambda leaf: leaf[0], states)
-        averages["functional_asymmetry"] = metrics.functional_asymmetry(model.network, first, key=key)
-        if metrics.reciprocal_pairs(model.network):
-            averages["weight_angle"] = metrics.weight_angle(model.network)
-        return averages
-
-    def free_phase(self, model: Model, x: Float[Array, "batch ..."], *, key: PRNGKeyArray | None = None) -> Solution:
+    def free_phase(self, model: Model, x: Shaped[Array, "batch ..."], *, key: PRNGKeyArray | None = None) -> Solution:
         """The free phase of a batch on a model as it is deployed; for an estimator that needs none, only where to
         start. `key` is split over the examples, for relaxations with noise."""
         if self.estimator.needs_free_phase:
@@ -212,51 +210,43 @@ class Trainer(eqx.Module):
         def start(x: Array) -> Solution:
             u0 = model.initial_state(x)
             zero = jnp.zeros((), jnp.int32)
-            return Solution(u0, _tree.norm(model.free_drift(x)(u0)), zero, RESULTS.successful)
+            return Solution(u0, _tree.max_norm(model.free_drift(x)(u0)), zero, RESULTS.successful)
 
         return eqx.filter_vmap(start)(x)
+
+    @property
+    def _estimator(self) -> AbstractEstimator:
+        return self.estimator if self.substrate is None else self.substrate.equip(self.estimator)
+
+    @property
+    def _rule(self) -> optax.GradientTransformationExtraArgs:
+        writes = None if self.substrate is None else self.substrate.writes()
+        rule = self.optimiser if writes is None else optax.chain(self.optimiser, writes)
+        return optax.with_extra_args_support(rule)
+
+    def _update(self, gradient: Model, state: optax.OptState, params: Model, loss: Array, key: PRNGKeyArray):
+        return self._rule.update(gradient, state, params, value=loss, grad=gradient, key=key)
 
     def _nudged(self, device: Model) -> Model:
         return device if self.substrate is None else self.substrate.nudge(device)
 
     def _relax(self, model: Model, x: Array, key: PRNGKeyArray | None) -> Solution:
-        start = eqx.filter_vmap(
-            lambda x: Model.initial_state(model, x) if self.coarse is None else self.coarse(model, x)
-        )
-        examples = x, start(x), None if key is None else jax.random.split(key, x.shape[0])
-        steps = getattr(self.relaxation, "max_steps", None)
-        if self.patience is None or steps is None:
-            return eqx.filter_vmap(lambda x, u, k: self.relaxation(model.free_drift(x), u, key=k))(*examples)
+        own = None if self.substrate is None else self.substrate.flow
+        relaxation = self.relaxation if own is None else own
 
-        def relax(example: tuple[Array, AnyState, PRNGKeyArray | None], budget: int, spent: int) -> Solution:
-            x, u, key = example
-            key = None if key is None else jax.random.fold_in(key, spent)  # it goes on, with noise of its own
-            return _with_steps(self.relaxation, budget - spent)(model.free_drift(x), u, key=key)
+        def one(x: Array, key: PRNGKeyArray | None) -> Solution:
+            drift, blocks = model.free_drift(x), model.network.blocks
+            if self.coarse is None:
+                return relaxation(drift, model.initial_state(x), blocks=blocks, key=key)
+            begun = self.coarse(model, x, key=None if key is None else jax.random.fold_in(key, 1))
+            solution = relaxation(drift, begun.state, blocks=blocks, key=key)
+            return eqx.tree_at(lambda s: s.num_steps, solution, begun.num_steps + solution.num_steps)
 
-        return compacted(
-            relax,
-            examples,
-            patience=self.patience,
-            max_steps=steps,
-            carry_on=lambda e, reached: (e[0], reached.state, e[2]),
-        )
+        return eqx.filter_vmap(one)(x, None if key is None else jax.random.split(key, x.shape[0]))
 
     def _respond(self, device: Model, x: Array, y: Array, free: Solution, keys: Array) -> Response:
         model = self._nudged(device)
-        relaxation = getattr(self.estimator, "relaxation", None)
-        steps = getattr(relaxation, "max_steps", None)
-        if self.patience is None or steps is None:
-            return eqx.filter_vmap(lambda x, y, f, k: self.estimator.respond(model, x, y, f, key=k))(x, y, free, keys)
-
-        def respond(example: tuple[Array, Array, Solution, Array], budget: int, spent: int) -> Response:
-            x, y, free, key = example  # from the free phase again: an estimator does not say where it had got to
-            estimator = dataclasses.replace(self.estimator, relaxation=_with_steps(relaxation, budget))  # pyright: ignore
-            return estimator.respond(model, x, y, free, key=key)
-
-        examples = x, y, free, keys
-        return compacted(
-            respond, examples, patience=self.patience, max_steps=steps, carry_on=lambda example, _: example
-        )
+        return eqx.filter_vmap(lambda x, y, f, k: self._estimator.respond(model, x, y, f, key=k))(x, y, free, keys)
 
     def _judge(self, free: Solution, response: Response) -> tuple[Array, Array]:
         """Which examples settled in all phases, and which take part in the gradient."""
@@ -264,28 +254,51 @@ class Trainer(eqx.Module):
         diverged = (free.result == RESULTS.diverged) | (response.result == RESULTS.diverged)
         return settled, ~diverged if self.keep_unsettled else settled
 
-    def _homeostasis(self, model: Model, u: AnyState, key: PRNGKeyArray) -> Scalar:
-        assert self.homeostasis is not None
-        return self.homeostasis(model.network, jax.lax.stop_gradient(u), key=key)
+    def _penalty(
+        self, model: Model, states: AnyState, usable: Array, choose: PRNGKeyArray, key: PRNGKeyArray
+    ) -> Scalar:
+        """The mean penalty over the usable examples, estimated from a share of the batch."""
+        homeostasis = self.homeostasis
+        assert homeostasis is not None
+        if not homeostasis.depends_on_state:
+            return homeostasis(model.network, jax.tree.map(lambda v: v[0], states), key=key)
+        count = math.ceil(homeostasis.share * usable.shape[0])
+        # Usable examples come first, in random order.
+        draw = jax.random.uniform(choose, usable.shape)
+        order = jnp.argsort(jnp.where(usable, draw, draw + 2.0))[:count]
+        chosen = jax.lax.stop_gradient(jax.tree.map(lambda v: v[order], states))
+        penalties = jax.vmap(lambda u, k: homeostasis(model.network, u, key=k))(chosen, jax.random.split(key, count))
+        return metrics.mean(penalties, usable[order])
 
-    def _scores(self, model: Model, u: AnyState, y: Array) -> tuple[Array, Array, Array]:
-        def one(u: AnyState, y: Array) -> tuple[Array, Array, Array]:
+    def _scores(
+        self, model: Model, u: AnyState, y: Array, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Loss, whether the first and the first five guesses are right, and whether the target is one, by example; with
+        `key`, from rates as they are read."""
+        probe = None if self.substrate is None or key is None else self.substrate.readings()
+
+        def one(u: AnyState, y: Array, key: PRNGKeyArray | None) -> tuple[Array, Array, Array, Array]:
             s = model.network.rates(u)
+            s = s if probe is None else probe(s, phase=0, key=key)
             scores = model.readout.predict(s)
-            return model.readout.loss(s, y), metrics.correct(scores, y), metrics.correct(scores, y, k=5)
+            right = metrics.correct(scores, y), metrics.correct(scores, y, k=5)
+            return model.readout.loss(s, y), *right, is_valid(y, scores.size)
 
-        return jax.vmap(one)(u, y)
-
-
-def _with_steps(relaxation: AbstractRelaxation, max_steps: int) -> AbstractRelaxation:
-    return dataclasses.replace(relaxation, max_steps=max_steps)  # pyright: ignore
+        return eqx.filter_vmap(one)(u, y, None if key is None else jax.random.split(key, y.shape[0]))
 
 
-def _mean(values: Float[Array, " batch"], usable: Bool[Array, " batch"]) -> Scalar:
-    """The mean over usable examples, zero if there is none."""
-    return jnp.sum(jnp.where(usable, values, 0.0)) / jnp.maximum(jnp.sum(usable, dtype=values.dtype), 1.0)
-
-
-def _masked(usable: Array, response: Response) -> tuple:
-    kept = (response.state, response.payload)
-    return jax.tree.map(lambda leaf: jnp.where(usable, leaf, jnp.zeros_like(leaf)), kept)
+def _checked(model: Model, batch: Batch) -> Batch:
+    x, y = batch
+    if x.shape[0] == 0 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"A batch has {x.shape[0]} inputs and {y.shape[0]} targets; expected as many of each, and at least one."
+        )
+    if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and _tree.is_concrete(y):
+        scores = lambda m, x: m.readout.predict(m.network.rates(m.initial_state(x)))
+        classes = eqx.filter_eval_shape(scores, model, x[0]).size
+        if not 0 <= int(y.min()) <= int(y.max()) < classes:
+            raise ValueError(
+                f"The classes of a batch go from {int(y.min())} to {int(y.max())}, but the readout has {classes}: "
+                f"expected whole numbers from 0 to {classes - 1}. Count them from 0, or change the readout."
+            )
+    return x, y

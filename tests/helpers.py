@@ -4,12 +4,14 @@ An oracle takes another route than the library: dense Jacobians and dense solves
 """
 
 import functools
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 SETTLE_TOL = 1e-14
 """About 50 roundings: a settled state of some ten to a thousand neurons of order one gets there in float64."""
 
-SETTLE = eqprop.Picard(tol=SETTLE_TOL, max_steps=3000)
+SETTLE = eqprop.Picard(tol=SETTLE_TOL, max_steps=3000, rtol=1e-9)
 """The relaxation of all tests that are not about relaxation."""
 
 BATCH = 3
@@ -89,11 +91,13 @@ def problem(name: str, seed: int = 0) -> Problem:
     return Problem(eqprop.Model(network, readout), x, y)
 
 
-class Ring(eqx.Module):
-    """What a user may bring: a plain module, no base class; `drive` is nonlinear in the rates."""
+class Ring(eqprop.AbstractNetwork):
+    """What a user may bring: `drive` is nonlinear in the rates, and nothing is said of metric and blocks."""
 
     weights: jax.Array
     into: jax.Array
+    activation: ClassVar[Any] = staticmethod(eqprop.shifted_sigmoid)
+    holomorphic: ClassVar[bool] = True
 
     def __init__(self, key: jax.Array):
         first, second = jax.random.split(key)
@@ -132,6 +136,16 @@ class Rectified(Tied):
 def product(s, kernel):
     """Rates, real or complex, through a real kernel."""
     return real_linear(lambda z: z @ kernel, s)
+
+
+@contextmanager
+def unchecked():
+    """Without the checks of annotated types, as users run the library: it sees what is traced or of a wrong type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 # The library, compiled once a structure of its arguments.

@@ -114,12 +114,12 @@ REFUSED = {
     "no points": (lambda: eqprop.cauchy(0.1, 0), "num_points is 0; a stencil has at least one point"),
     "no radius": (
         lambda: eqprop.centred(0.0),
-        "The radius is 0.0; a nudge has a finite strength other than zero. Take",
+        "The radius is 0.0; a nudge has a finite strength other than zero, and a finite inverse in float64. Take",
     ),
     # Estimators.
     "norm bound": (
         lambda: RecurrentBackprop(relaxation=PICARD, norm_bound=0.0),
-        "norm_bound is 0.0; expected a positive number, or None",
+        "norm_bound is 0.0; expected a number above 0, or None",
     ),
     "negative bound": (lambda: FiniteNudge(stencil=CIRCLE, relaxation=PICARD, norm_bound=-1.0), "norm_bound is -1.0"),
     "dyadic beta": (
@@ -155,14 +155,15 @@ REFUSED = {
         "ConvNetwork depends on the state. Use SkewHomeostasis",
     ),
     # A network of one's own.
-    "no drive": (
-        lambda: model(plain(embed=lambda self, x: x)),
-        r"Mine is no network: it has no method drive\. Give it embed",
+    "plain module": (
+        lambda: model(plain(embed=lambda self, x: x, drive=lambda self, s: s, holomorphic=True)),
+        r"Mine is no network\. Let it subclass eqprop\.AbstractNetwork, with the fields activation and holomorphic",
     ),
-    "nothing": (lambda: model(plain()), "no method embed and no drive"),
-    "not analytic": (
-        lambda: model(plain(embed=lambda self, x: x, drive=lambda self, s: s, holomorphic=False)),
-        "says holomorphic = False, which a plain eqx.Module cannot: let it subclass eqprop.AbstractNetwork",
+    "unknown activation": (
+        lambda: FiniteNudge(stencil=CIRCLE, relaxation=PICARD).check(
+            model(chain(0.0, key=KEY, activation=jax.nn.relu))
+        ),
+        r"complex nodes.*DenseNetwork is not holomorphic\. Nudge it by eqprop\.centred",
     ),
     # Metrics.
     "angle": (lambda: eqprop.metrics.weight_angle(loop(key=KEY)), "DenseNetwork has no reciprocal pairs"),
@@ -210,7 +211,13 @@ def test_a_trainer_checks_before_it_starts():
 
 
 def test_what_is_accepted_besides():
-    """Real stencils on networks that are not analytic, plain modules, dense inputs of any shape."""
+    """Real stencils on networks that are not analytic, circles on those that are said to be, dense inputs of any
+    shape."""
     FiniteNudge(stencil=eqprop.centred(0.1), relaxation=PICARD).check(model(Rectified(weights=jnp.eye(4))))
     assert model(Ring(KEY)).network.holomorphic
+    for holomorphic in (None, False, True):
+        network = chain(0.0, key=KEY, activation=jnp.sin, holomorphic=holomorphic)
+        assert network.holomorphic == (holomorphic is True)
+        assert chain(0.0, key=KEY, holomorphic=holomorphic).holomorphic == (holomorphic is not False)
+    FiniteNudge(stencil=CIRCLE, relaxation=PICARD).check(model(network))
     assert embed(chain(0.0, key=KEY), (2, 3))["l1"].shape == (5,)

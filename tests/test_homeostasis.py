@@ -1,14 +1,18 @@
-"""Homeostasis: every form estimates `½‖A − Aᵀ‖²/n`, with its gradient, and leaves the state alone."""
+"""Homeostasis: every form estimates `½‖Â − Âᵀ‖²/n` in the network's metric, from all of a batch or a share of it, with
+its gradient, and leaves the state alone."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import eqprop
 from eqprop import ExactHomeostasis, ForwardHomeostasis, SkewHomeostasis
-from helpers import FD_TOL, chain, finite_differences, flat, free_phase, gap, oracle, problem
+from eqprop.jacobian import metric_jacobian
+from helpers import FD_TOL, SETTLE, Ring, chain, finite_differences, flat, free_phase, gap, oracle, problem
 
 DRAWS = 4096
 STANDARD_ERRORS = 4.0
@@ -94,7 +98,139 @@ def test_variance_near_symmetry():
     assert float(jnp.max(draws(SkewHomeostasis(), symmetric, u, jax.random.key(2)))) < 1e-28
 
 
+# In the metric of weak feedback.
+
+
+def skipping(*, key):
+    """A graph with edges that skip layers, up and down, and a layer that feeds itself."""
+    forward = [("in", "l1"), ("l1", "l2"), ("l2", "out"), ("l1", "out"), ("in", "out"), ("l2", "l2")]
+    backward = [("l2", "l1"), ("out", "l2"), ("out", "l1")]
+    layers = {"l1": 5, "l2": 4, "out": 3}
+    return eqprop.DenseNetwork(6, layers, forward, feedback=backward, feedback_gain=0.3, key=key)
+
+
+WEAK = {
+    "chain": lambda key: chain(90.0, key=key, feedback_gain=0.3),
+    "skipping": lambda key: skipping(key=key),
+    "conv": lambda key: eqprop.ConvNetwork((8, 8, 2), (3, 4), feedback_gain=0.3, key=key),
+}
+
+
+def weak(name):
+    """Network, potentials, and the dense `Â = m^½ A m^−½` at them, `m` being 0.3 to the power of the level."""
+    network = WEAK[name](jax.random.key(4))
+    x = jnp.ones((8, 8, 2) if name == "conv" else 6)
+    u = network.initial_state(network.embed(x))
+    noise = 0.3 * jax.random.normal(jax.random.key(5), flat(u).shape)
+    u = ravel_pytree(u)[1](noise)
+    level = {"l1": 1, "l2": 2, "conv1": 1, "out": 2 if name == "conv" else 3}
+    root = np.concatenate([np.full(leaf.size, 0.3 ** (level[layer] / 2)) for layer, leaf in sorted(u.items())])
+    s, unravel = ravel_pytree(network.rates(u))
+    A = np.asarray(jax.jit(jax.jacfwd(lambda s: flat(network.drive(unravel(s)))))(s))
+    return network, u, root[:, None] * A / root
+
+
+@pytest.mark.parametrize("name", ["chain", "skipping"])
+def test_the_closed_form_in_the_metric(name):
+    """Edges up and down by one level or two, which act with gains of 1, 0.3 and 0.09."""
+    network, u, A = weak(name)
+    expected = [np.sum((A + A.T) ** 2), np.sum((A - A.T) ** 2)]
+    np.testing.assert_allclose(network.symmetry_norms(), expected, rtol=1e-13)
+    exact = ExactHomeostasis()(network, u, key=jax.random.key(0))
+    np.testing.assert_allclose(exact, 0.5 * expected[1] / len(A), rtol=1e-13)
+    asymmetry = eqprop.metrics.functional_asymmetry(network, u)
+    np.testing.assert_allclose(asymmetry, np.sqrt(expected[1]) / np.sum(np.sqrt(expected)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", WEAK)
+def test_products_in_the_metric(name):
+    """With the Jacobian and its transpose, against the dense matrix; tied weights make it symmetric."""
+    network, u, A = weak(name)
+    forward, transposed = metric_jacobian(network, network.rates(u))
+    v = jax.random.normal(jax.random.key(6), (len(A),))
+    unravel = ravel_pytree(u)[1]
+    np.testing.assert_allclose(flat(jax.jit(forward)(unravel(v))), A @ v, atol=1e-13)
+    np.testing.assert_allclose(flat(jax.jit(transposed)(unravel(v))), A.T @ v, atol=1e-13)
+    assert not np.allclose(A, A.T, atol=0.01)
+
+
+def test_tied_weights_are_symmetric_in_the_metric():
+    network, u, _ = weak("conv")
+    kernels = network.kernels
+    tied = eqx.tree_at(lambda n: n.kernels, network, {**kernels, "out-conv1": kernels["conv1-out"]})
+    assert float(SkewHomeostasis()(tied, u, key=jax.random.key(0))) < 1e-28
+    # Not by the metric of one: the feedback is weaker than the forward path.
+    forward, transposed = eqprop.jacobian.jacobian(tied, tied.rates(u))
+    assert gap(forward(u), transposed(u)) > 0.01
+
+
+@pytest.mark.parametrize("form", [ForwardHomeostasis, SkewHomeostasis])
+def test_draws_average_to_the_exact_value_in_the_metric(form):
+    network, u, A = weak("conv")
+    values = np.asarray(draws(form(num_probes=1), network, u, jax.random.key(7)))
+    exact, error = 0.5 * np.sum((A - A.T) ** 2) / len(A), values.std() / np.sqrt(DRAWS)
+    assert error < 0.1 * exact
+    assert abs(values.mean() - exact) < STANDARD_ERRORS * error
+
+
+# From a share of a batch.
+
+
+def fixed_probe(key, shape, dtype):
+    """The same noise in every draw: what is random is the choice of examples."""
+    del key
+    return jnp.cos(jnp.arange(np.prod(shape), dtype=dtype)).reshape(shape)
+
+
+@pytest.mark.parametrize("left_out", [0, 3], ids=["all_usable", "three_left_out"])
+def test_a_share_of_the_batch_is_unbiased(left_out):
+    """Its gradient, averaged over choices, is that of all usable examples within the standard error; from all of the
+    batch it is that; and no example that is left out is ever chosen, be it no number."""
+    model = eqprop.Model(Ring(jax.random.key(1)), eqprop.SoftmaxReadout(4, 3, key=jax.random.key(2)))
+    states = {name: jax.random.normal(jax.random.key(i), (8, 4)) for i, name in enumerate(("hidden", "out"))}
+    usable = jnp.arange(8) >= left_out
+
+    @eqx.filter_jit
+    def gradients(share, keys):
+        estimator = eqprop.RecurrentBackprop(relaxation=SETTLE)
+        trainer = eqprop.Trainer(SETTLE, estimator, optax.sgd(1.0), SkewHomeostasis(probe=fixed_probe, share=share))
+
+        def one(key):
+            value = lambda m: trainer._penalty(m, states, usable, key, key)
+            return flat(eqx.filter_grad(value)(model).network.weights)
+
+        return jax.vmap(one)(keys)
+
+    noise = {name: fixed_probe(None, (4,), float) for name in states}
+    penalty = lambda m: jnp.mean(
+        jax.vmap(lambda u: SkewHomeostasis().one_draw(m.network, u, noise))(
+            jax.tree.map(lambda v: v[left_out:], states)
+        )
+    )
+    full = np.asarray(flat(eqx.filter_jit(eqx.filter_grad(penalty))(model).network.weights))
+    keys = jax.random.split(jax.random.key(9), 2000)
+    values = np.asarray(gradients(0.3, keys))  # of eight, three
+    error = values.std(axis=0) / np.sqrt(len(values))
+    assert np.max(error) > 1e-5  # choices differ
+    assert np.all(np.abs(values.mean(axis=0) - full) < STANDARD_ERRORS * error)
+    np.testing.assert_allclose(gradients(1.0, keys[:2]), np.stack([full, full]), rtol=0, atol=1e-13)
+
+
+def test_fewer_usable_examples_than_the_share_are_all_taken():
+    """The mean over those that there are."""
+    model = eqprop.Model(Ring(jax.random.key(1)), eqprop.SquaredError())
+    states = {name: jax.random.normal(jax.random.key(i), (8, 4)) for i, name in enumerate(("hidden", "out"))}
+    form, usable = SkewHomeostasis(probe=fixed_probe, share=0.5), jnp.arange(8) % 4 == 1
+    trainer = eqprop.Trainer(SETTLE, eqprop.RecurrentBackprop(relaxation=SETTLE), optax.sgd(1.0), form)
+    penalty = eqx.filter_jit(trainer._penalty)(model, states, usable, jax.random.key(0), jax.random.key(1))
+    each = [form(model.network, {k: v[i] for k, v in states.items()}, key=jax.random.key(0)) for i in (1, 5)]
+    np.testing.assert_allclose(penalty, np.mean(each), rtol=1e-13)
+
+
 def test_bad_settings_are_refused():
+    for share in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"share is {share}; expected a part of the batch, above 0 and up to 1"):
+            SkewHomeostasis(share=share)
     with pytest.raises(ValueError, match="num_probes is 0; expected at least one probe"):
         SkewHomeostasis(num_probes=0)
     network, u, _ = at("conv")

@@ -13,39 +13,42 @@ NUMERIC = [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in (
 RANKS = {
     "_tree": 0,
     "_solution": 1,
+    "_blocks": 1,
     "activation": 1,
-    "_compaction": 2,
     "network": 2,
+    "substrate.base": 2,
+    "jacobian": 3,
     "readout": 3,
     "relaxation": 3,
     "stencil": 3,
-    "substrate.base": 2,
     "substrate.neurons": 3,
-    "substrate.resistive": 3,
-    "substrate.netlist": 4,
-    "substrate.dynamics": 4,
     "substrate.probe": 3,
+    "substrate.resistive": 3,
     "substrate.write": 3,
-    "substrate.kernels": 4,
-    "substrate.nudge": 4,
-    "substrate.deployment": 5,
-    "substrate.conductance": 6,
-    "substrate.stack": 7,
     "coarse": 4,
-    "estimator": 5,
     "homeostasis": 4,
     "metrics": 4,
+    "state": 4,
+    "substrate.dynamics": 4,
+    "substrate.kernels": 4,
+    "substrate.netlist": 4,
+    "substrate.nudge": 4,
+    "estimator": 5,
+    "substrate.deployment": 5,
+    "alignment": 6,
     "audit": 6,
+    "substrate.conductance": 6,
+    "substrate.stack": 7,
     "train": 8,
 }
 """Import only downwards, or within one module of equal rank."""
 
-NARROWER = {"stencil": {"_tree"}, "relaxation": {"_tree", "_solution"}, "data": set()}
+NARROWER = {"stencil": {"_tree"}, "relaxation": {"_tree", "_solution", "_blocks"}, "data": set()}
 """What knows less than its rank allows."""
 
 ONLY_IN = {
     "diffrax": ("relaxation/flow.py", "estimator/oscillating.py", "substrate/"),
-    "optax": ("train.py", "substrate/write.py"),
+    "optax": ("train.py", "state.py", "substrate/write.py"),
     "pooch": ("data/",),
     "hydra": (),
     "omegaconf": (),
@@ -85,12 +88,17 @@ def test_imports(path):
         assert inside <= NARROWER[here], f"{path.name} imports {inside - NARROWER[here]}"
     else:
         wrong = {other for other in inside if RANKS.get(other, 99) >= RANKS[here]}
-        # audit < train are one rung; metrics stands beside the estimators.
         assert not wrong, f"{path.name} imports {wrong}"
     relative = path.relative_to(PACKAGE).as_posix()
     for package, homes in ONLY_IN.items():
         if any(name == package or name.startswith(package + ".") for name in names):
             assert relative.startswith(homes) if homes else False, f"{relative} imports {package}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if module(path).startswith("substrate")], ids=lambda p: p.stem)
+def test_a_substrate_knows_no_estimator(path):
+    """It equips whatever has the methods that it asks for."""
+    assert not any(name.startswith("eqprop.estimator") for name in imports(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

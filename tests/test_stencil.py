@@ -84,6 +84,25 @@ def test_no_radius(radius):
         eqprop.cauchy(radius, 4)
 
 
+@pytest.mark.parametrize("make", [lambda r: eqprop.cauchy(r, 4), eqprop.centred, lambda r: eqprop.chebyshev(r, 4)])
+@pytest.mark.parametrize("zero", [0, np.float32(0), np.float64(0), jnp.asarray(0.0), jnp.asarray(jnp.nan)])
+def test_no_radius_of_any_type(zero, make):
+    """Whatever can be looked at is; an estimate would not be a number, nor would what a step makes of it."""
+    with pytest.raises(ValueError, match="finite strength other than zero"):
+        make(zero)
+
+
+@pytest.mark.parametrize("radius", [1e-39, 1e-38, np.float64(1e-60), -1e-39, 1e38])
+def test_a_radius_without_an_inverse(radius):
+    """In single precision the weights of the first would be infinite, and those of the last be lost; double precision
+    has room for them."""
+    with jax.enable_x64(False), pytest.raises(ValueError, match="finite inverse in float32"):
+        eqprop.cauchy(radius, 2)
+    assert float(eqprop.cauchy(radius, 2).weights[0]) == pytest.approx(0.5 / radius, rel=1e-15)
+    with jax.enable_x64(False):
+        assert np.isfinite(eqprop.cauchy(1e-37, 2).weights).all()
+
+
 def test_one_point_needs_the_origin():
     stencil = eqprop.one_sided(0.1)
     with pytest.raises(ValueError, match="A one-sided stencil needs g\\(0\\)"):

@@ -1,5 +1,7 @@
 """The training step: relax, respond, one gradient of a mean, optax; populations, unsettled examples, evaluation."""
 
+from typing import Any, ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,27 @@ from eqprop import (
     Picard,
     RecurrentBackprop,
     SkewHomeostasis,
+    SoftmaxReadout,
     Sweep,
     TangentResponse,
     Trainer,
 )
-from helpers import SETTLE, Ring, Tied, chain, flat, free_phase, gap, gradient, problem, respond
+from helpers import (
+    SETTLE,
+    Ring,
+    Tied,
+    chain,
+    estimate,
+    flat,
+    free_phase,
+    gap,
+    gradient,
+    problem,
+    relative_error,
+    respond,
+    scaled,
+    unchecked,
+)
 
 TOL = 1e-12
 """The same arithmetic in another order of compilation."""
@@ -41,6 +59,10 @@ def step(trainer, state, batch):
 
 
 alignment = eqx.filter_jit(Trainer.alignment)
+
+
+as_optax_computes = jax.numpy_dtype_promotion("standard")
+"""Optax counts steps in integers, and multiplies them with numbers."""
 
 
 def arrays(tree):
@@ -74,10 +96,11 @@ def test_a_step_is_optax_with_the_gradient_by_hand():
     assert int(state.step) == 1 and metrics["unsettled_fraction"] == metrics["bounded_fraction"] == 0.0
 
 
-class Still(eqx.Module):
+class Still(eqprop.AbstractNetwork):
     """Settles to rates equal to the input, whatever it is."""
 
-    activation = staticmethod(eqprop.linear)
+    activation: ClassVar[Any] = staticmethod(eqprop.linear)
+    holomorphic: ClassVar[bool] = True
 
     def embed(self, x):
         return {"out": x}
@@ -132,11 +155,244 @@ def test_an_example_that_did_not_settle_is_counted_and_left_out(fault, keep):
     assert all(np.isfinite(value) for value in metrics.values())
 
 
-def test_a_batch_of_which_nothing_settles_leaves_the_model_alone():
+@as_optax_computes
+def test_a_batch_of_which_nothing_settles_leaves_model_and_optimiser_alone():
+    """Decay of the weights and of the optimiser's moments included; the step is counted."""
     model = eqprop.Model(Explosive(jnp.ones(2)), eqprop.SquaredError())
-    trainer = Trainer(RELAX, RecurrentBackprop(relaxation=RELAX), optax.sgd(1.0))
-    new, metrics = step(trainer, trainer.init(model, key=KEY), (jnp.full((2, 2), 3.0), jnp.zeros((2, 2))))
-    assert gap(new.model, model) == 0.0 and metrics["unsettled_fraction"] == 1.0 and metrics["gradient_norm"] == 0.0
+    trainer = Trainer(RELAX, RecurrentBackprop(relaxation=RELAX), optax.adamw(0.1, weight_decay=0.1))
+    state, metrics = step(trainer, trainer.init(model, key=KEY), (jnp.full((2, 2), 0.1), jnp.ones((2, 2))))
+    assert metrics["skipped_steps"] == 0.0 and gap(state.model, model) > 0.0
+    new, metrics = step(trainer, state, (jnp.full((2, 2), 3.0), jnp.zeros((2, 2))))
+    assert gap((new.model, new.optimiser), (state.model, state.optimiser)) == 0.0 and int(new.step) == 2
+    assert metrics["unsettled_fraction"] == metrics["skipped_steps"] == 1.0
+    assert metrics["gradient_norm"] == metrics["usable_fraction"] == metrics["loss"] == 0.0
+
+
+def test_homeostasis_that_needs_no_state_acts_where_nothing_settled():
+    """One plain step against the gradient of the closed form, and nothing else."""
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, RecurrentBackprop(relaxation=RELAX), optax.sgd(1.0), ExactHomeostasis(coefficient=0.5))
+    new, metrics = step(trainer, trainer.init(p.model, key=KEY), (p.x * jnp.nan, p.y))
+    assert metrics["skipped_steps"] == 0.0 and metrics["usable_fraction"] == 0.0
+    u = p.model.initial_state(p.x[0])
+    penalty = eqx.filter_jit(eqx.filter_grad(lambda m: 0.5 * ExactHomeostasis()(m.network, u, key=KEY)))(p.model)
+    assert gap(changed(p.model, new.model), penalty) < TOL
+
+
+def changed(model, new):
+    """By how much parameters went down: with plain descent of rate one, the gradient."""
+    return jax.tree.map(lambda a, b: a - b, *(eqx.filter(m, eqx.is_inexact_array) for m in (model, new)))
+
+
+def fixed_probe(key, shape, dtype):
+    """The same noise in every draw, so that a penalty can be worked out by hand."""
+    del key
+    return jnp.cos(jnp.arange(np.prod(shape), dtype=dtype)).reshape(shape)
+
+
+LEFT_OUT = {
+    "finite_nudge": FiniteNudge(stencil=eqprop.centred(0.1), relaxation=RELAX),
+    "rbp": RecurrentBackprop(relaxation=RELAX),
+    "bptt": BackpropThroughTime(relaxation=FixedSteps(40)),
+}
+
+
+@pytest.mark.parametrize("method", LEFT_OUT)
+def test_what_is_no_number_reaches_no_parameter(method):
+    """With an input or a target that is NaN or infinite, the gradient is that of the other examples, homeostasis of a
+    drive that is nonlinear in the rates included."""
+    estimator, form = LEFT_OUT[method], SkewHomeostasis(coefficient=0.3, probe=fixed_probe)
+    model = eqprop.Model(Ring(jax.random.key(1)), SoftmaxReadout(4, 3, key=KEY))
+    x = jax.random.normal(jax.random.key(2), (5, 6))
+    y = jax.nn.one_hot(jnp.arange(5) % 3, 3, dtype=float)
+    others = jnp.asarray([0, 1, 3, 4])
+    trainer = Trainer(RELAX, estimator, optax.sgd(1.0), form)
+    state = trainer.init(model, key=KEY)
+
+    free = free_phase(model, x[others], RELAX)
+    response = respond(estimator, model, x[others], y[others], free)
+    noise = {name: fixed_probe(None, (4,), x.dtype) for name in ("hidden", "out")}
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def penalty(model, states):
+        return 0.3 * jnp.mean(jax.vmap(lambda u: form.one_draw(model.network, u, noise))(states))
+
+    task = gradient(estimator, model, x[others], y[others], response)
+    expected = jax.tree.map(jnp.add, task, penalty(model, free.state))
+    faults = {
+        "NaN in x": (x.at[2, 1].set(jnp.nan), y),
+        "infinity in x": (x.at[2, 1].set(jnp.inf), y),
+        "NaN in y": (x, y.at[2, 0].set(jnp.nan)),
+        "infinity in y": (x, y.at[2, 0].set(-jnp.inf)),
+    }
+    for name, batch in faults.items():
+        new, metrics = step(trainer, state, batch)
+        assert gap(changed(model, new.model), expected) < TOL, name
+        assert metrics["usable_fraction"] == 0.8 and all(np.isfinite(value) for value in metrics.values())
+        assert metrics["invalid_fraction"] == (0.2 if name.endswith("y") else 0.0)
+
+
+@pytest.mark.parametrize("method", ["bptt", "tangent"])
+def test_an_example_that_explodes_is_not_relaxed_again(method):
+    """A linear network with gains of 30: the square of all examples but the one at rest is beyond what a number can
+    be."""
+    network = scaled(chain(90.0, key=KEY, sizes=(6, 5, 3), activation=eqprop.linear), 30.0)
+    model = eqprop.Model(network, eqprop.SquaredError())
+    estimator = {"bptt": BackpropThroughTime(FixedSteps(60)), "tangent": TangentResponse(relaxation=Sweep())}[method]
+    x, y = 1e200 * jax.random.normal(KEY, (4, 6)).at[0].set(0.0), jnp.ones((4, 3))
+    trainer = Trainer(Sweep(max_steps=400), estimator, optax.sgd(1.0))
+    new, metrics = step(trainer, trainer.init(model, key=KEY), (x, y))
+    assert all(np.isfinite(value) for value in metrics.values())
+    if method == "tangent":  # whose linear system explodes for all of them
+        assert metrics["skipped_steps"] == 1.0 and gap(new.model, model) == 0.0
+    else:
+        assert metrics["usable_fraction"] == 0.25
+        alone = estimate(estimator, model, x[:1], y[:1])[1]
+        assert relative_error(changed(model, new.model), alone) < 1e-9
+
+
+# Targets.
+
+
+def test_whole_numbers_in_a_vector_are_targets():
+    """One-hot vectors of integers train as the same numbers in float, and counts are evaluated as such."""
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
+    state = trainer.init(p.model, key=KEY)
+    as_float, as_int = (step(trainer, state, (p.x, p.y.astype(dtype))) for dtype in (float, int))
+    assert gap(as_float[0].model, as_int[0].model) < TOL and gap(as_float[1], as_int[1]) < TOL
+    counts = eqprop.Model(p.model.network, eqprop.SquaredError())
+    evaluate = eqx.filter_jit(trainer.evaluate)
+    as_float, as_int = (evaluate(counts, (p.x, (2 * p.y).astype(dtype))) for dtype in (float, int))
+    assert gap(as_float, as_int) < TOL
+
+
+def test_classes_out_of_range_are_refused_where_they_can_be_seen():
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
+    state = trainer.init(p.model, key=KEY)
+    for y, seen in ((jnp.asarray([1, 2, 3]), "from 1 to 3"), (jnp.asarray([0, -1, 0]), "from -1 to 0")):
+        for use in (
+            lambda batch: trainer.step(state, batch),
+            lambda batch: trainer.evaluate(p.model, batch),
+            lambda batch: trainer.alignment(p.model, batch, key=KEY),
+        ):
+            with pytest.raises(ValueError, match=f"{seen}, but the readout has 3: expected whole numbers from 0 to 2"):
+                use((p.x, y))
+
+
+def test_classes_out_of_range_are_counted_and_left_out_in_compiled_functions():
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
+    new, metrics = step(trainer, trainer.init(p.model, key=KEY), (p.x, jnp.asarray([2, 3, 0])))
+    taken = jnp.asarray([0, 2])
+    expected = estimate(trainer.estimator, p.model, p.x[taken], jnp.asarray([2, 0]))[1]
+    assert gap(changed(p.model, new.model), expected) < 1e-8
+    np.testing.assert_allclose([metrics["invalid_fraction"], metrics["usable_fraction"]], [1 / 3, 2 / 3])
+    assert metrics["unsettled_fraction"] == 0.0
+    evaluate = eqx.filter_jit(trainer.evaluate)
+    some = evaluate(p.model, (p.x, jnp.asarray([2, -1, 0])))
+    each = [evaluate(p.model, (p.x, jnp.full(3, label)))["loss"] for label in range(3)]
+    assert all(np.isfinite(value) for value in (*each, *some.values()))
+    np.testing.assert_allclose(some["invalid_fraction"], 1 / 3)
+    rates = p.model.network.rates(free_phase(p.model, p.x[taken], RELAX).state)
+    losses = jax.vmap(p.model.readout.loss)(rates, jnp.asarray([2, 0]))
+    np.testing.assert_allclose(some["loss"], jnp.mean(losses), rtol=1e-9)
+
+
+def test_an_empty_batch_is_refused():
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
+    state = trainer.init(p.model, key=KEY)
+    for use in (
+        lambda batch: trainer.step(state, batch),
+        lambda batch: trainer.evaluate(p.model, batch),
+        lambda batch: trainer.alignment(p.model, batch, key=KEY),
+    ):
+        with pytest.raises(ValueError, match="0 inputs and 0 targets; expected as many of each, and at least one"):
+            use((p.x[:0], p.y[:0]))
+        with pytest.raises(ValueError, match="3 inputs and 2 targets"):
+            use((p.x, p.y[:2]))
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(ValueError, match="Linear is no network. Let it subclass eqprop.AbstractNetwork"), unchecked():
+        eqprop.Model(eqx.nn.Linear(6, 3, key=KEY), eqprop.SquaredError())
+
+
+# Optimisers and states.
+
+
+@as_optax_computes
+def test_an_optimiser_gets_the_loss():
+    """Polyak's step is as long as the loss over the squared gradient."""
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.polyak_sgd(max_learning_rate=1e3))
+    new, metrics = step(trainer, trainer.init(p.model, key=KEY), (p.x, p.y))
+    length = np.linalg.norm(flat(changed(p.model, new.model)))
+    np.testing.assert_allclose(length, metrics["loss"] / metrics["gradient_norm"], rtol=1e-9)
+    plateau = Trainer(RELAX, LEFT_OUT["rbp"], optax.chain(optax.adam(1e-3), optax.contrib.reduce_on_plateau()))
+    eqx.filter_eval_shape(plateau.step, plateau.init(p.model, key=KEY), (p.x, p.y))
+
+
+@as_optax_computes
+def test_an_optimiser_that_evaluates_an_objective_is_refused():
+    with pytest.raises(ValueError, match="asks for more than a step has.*optax.lbfgs, do not fit"):
+        Trainer(RELAX, LEFT_OUT["rbp"], optax.lbfgs()).init(problem("asymmetric").model, key=KEY)
+
+
+@as_optax_computes
+def test_a_state_is_written_and_read(tmp_path):
+    """With Equinox's own functions, the key of all later steps included."""
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.adam(1e-3))
+    state = trainer.init(problem("asymmetric").model, key=jax.random.key(7))
+    eqx.tree_serialise_leaves(tmp_path / "state.eqx", state)
+    other = trainer.init(problem("asymmetric", seed=1).model, key=jax.random.key(8))
+    read = eqx.tree_deserialise_leaves(tmp_path / "state.eqx", other)
+    assert gap(read, state) == 0.0 and gap(other, state) > 0.0
+    assert jax.random.key_data(read.key).tolist() == jax.random.key_data(jax.random.key(7)).tolist()
+
+
+# Alignment of small errors.
+
+
+class Scaled(SoftmaxReadout):
+    """A loss, and with it the teaching signal, times a number."""
+
+    factor: jax.Array
+
+    def __init__(self, readout, factor):
+        self.kernel, self.bias, self.layer = readout.kernel, readout.bias, readout.layer
+        self.factor = jnp.asarray(factor, readout.kernel.dtype)
+
+    def loss(self, s, y):
+        return self.factor.astype(s[self.layer].dtype) * super().loss(s, y)
+
+    def teaching(self, s, y):
+        return jax.tree.map(lambda g: self.factor.astype(g.dtype) * g, super().teaching(s, y))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_alignment_does_not_depend_on_the_size_of_the_loss(dtype):
+    """Of a linear response, when the teaching signal is ten thousand times weaker; an example without a teaching signal
+    has no direction: it is counted, and is in no average."""
+    p = problem("asymmetric")
+    model, x, y = jax.tree.map(lambda v: v.astype(dtype) if eqx.is_array(v) else v, (p.model, p.x, p.y))
+    relaxation = Sweep(tol=1e-5, rtol=1e-3)
+    trainer = Trainer(relaxation, TangentResponse(relaxation=relaxation), optax.sgd(0.1))
+    at = lambda factor, x, y: alignment(
+        trainer, eqprop.Model(model.network, Scaled(model.readout, factor)), (x, y), key=KEY
+    )
+    strong, weak = at(1.0, x, y), at(1e-4, x, y)
+    assert strong["cosine_hidden"] < 0.99 and strong["vanished_fraction"] == 0.0
+    for name, value in strong.items():
+        np.testing.assert_allclose(weak[name], value, rtol=1e-10 if dtype == jnp.float64 else 1e-4, err_msg=name)
+    some = at(1.0, x, y.at[0].set(0.0))
+    each = [at(1.0, jnp.stack([x[i]] * 3), jnp.stack([y[i]] * 3)) for i in (1, 2)]
+    np.testing.assert_allclose(some["vanished_fraction"], 1 / 3, rtol=1e-6)
+    for name in ("cosine_l1", "cosine_l2", "cosine_out", "cosine_hidden", "cosine_hidden_median"):
+        np.testing.assert_allclose(some[name], (each[0][name] + each[1][name]) / 2, rtol=1e-4, err_msg=name)
 
 
 def test_the_norm_bound_shortens_what_is_longer():
@@ -229,11 +485,13 @@ def test_alignment(name, aligned):
     p = problem(name)
     trainer = Trainer(SETTLE, TangentResponse(relaxation=SETTLE), optax.sgd(0.1))
     metrics = alignment(trainer, p.model, (p.x, p.y), key=KEY)
-    names = {"functional_asymmetry", "cosine_hidden", "cosine_l1", "cosine_l2", "cosine_out"}
+    names = {"functional_asymmetry", "vanished_fraction", "cosine_hidden", "cosine_hidden_median"}
+    names |= {"cosine_l1", "cosine_l2", "cosine_out"}
     assert set(metrics) == names | ({"weight_angle"} if name != "hopfield" else set())
     if name != "hopfield":
         # The cosine of zero degrees is one to rounding, 1e-16: the angle is zero to its square root.
         assert (metrics["weight_angle"] < 1e-5) == aligned
+    assert metrics["vanished_fraction"] == 0.0
     if aligned:
         assert all(abs(value - 1) < 1e-9 for key, value in metrics.items() if key.startswith("cosine"))
         assert metrics["functional_asymmetry"] == 0.0
@@ -260,8 +518,8 @@ def test_an_estimator_without_a_free_phase_trains():
 
 
 OWN = {
-    "plain_module": lambda: eqprop.Model(Ring(jax.random.key(1)), eqprop.SoftmaxReadout(4, 3, key=KEY)),
-    "subclass": lambda: eqprop.Model(
+    "nothing_said": lambda: eqprop.Model(Ring(jax.random.key(1)), eqprop.SoftmaxReadout(4, 3, key=KEY)),
+    "own_activation": lambda: eqprop.Model(
         Tied(weights=0.15 * jax.random.normal(KEY, (4, 4))), eqprop.SoftmaxReadout(4, 3, key=KEY)
     ),
 }
@@ -270,7 +528,7 @@ OWN = {
 @pytest.mark.parametrize("own", OWN)
 @pytest.mark.parametrize("method", [FiniteNudge, RecurrentBackprop, AsymmetricNudge])
 def test_networks_of_ones_own_train(own, method):
-    """A plain module and a subclass of `AbstractNetwork`, unknown to the library, learn three examples."""
+    """Subclasses of `AbstractNetwork`, one with activation and blocks of its own, learn three examples."""
     x, y = problem("asymmetric").x, jnp.asarray([0, 1, 2])
     estimator = (
         RecurrentBackprop(relaxation=RELAX) if method is RecurrentBackprop else method(eqprop.centred(0.01), RELAX)
@@ -283,28 +541,3 @@ def test_networks_of_ones_own_train(own, method):
         losses.append(float(metrics["loss"]))
         assert metrics["unsettled_fraction"] == 0.0
     assert losses[-1] < 0.8 * losses[0]
-
-
-def test_no_example_waits_for_the_slowest_and_none_ends_elsewhere():
-    """A batch of 16 whose examples leave after two steps for groups of 4 and then of one, against one to the end."""
-    p = problem("asymmetric")
-    x = jax.random.normal(jax.random.key(1), (16, *p.x.shape[1:]))
-    y = jnp.arange(16) % 3
-    relaxation = Sweep(tol=1e-12)
-    estimator = FiniteNudge(stencil=eqprop.centred(0.1), relaxation=relaxation)
-    trainers = [Trainer(relaxation, estimator, optax.sgd(0.1), patience=patience) for patience in (None, 2)]
-    states = [trainer.init(p.model, key=jax.random.key(0)) for trainer in trainers]
-    (waits, slow), (leaves, fast) = (
-        eqx.filter_jit(t.step)(state, (x, y)) for t, state in zip(trainers, states, strict=True)
-    )
-    assert slow["unsettled_fraction"] == fast["unsettled_fraction"] == 0
-    # What it did before it left is counted: the free phase goes on from there, the nudged phases begin again.
-    assert fast["free_steps"] <= slow["free_steps"] + 3 and fast["nudged_steps"] > slow["nudged_steps"]
-    for a, b in zip(jax.tree.leaves(waits.model), jax.tree.leaves(leaves.model), strict=True):
-        if eqx.is_array(a):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
-
-
-def test_patience_is_a_number_of_steps():
-    with pytest.raises(ValueError, match="patience is 0; expected a number of steps"):
-        Trainer(Sweep(), FiniteNudge(stencil=eqprop.centred(0.1), relaxation=Sweep()), optax.sgd(0.1), patience=0)

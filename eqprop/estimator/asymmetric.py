@@ -1,19 +1,22 @@
 """Exact gradients from nudges without weight symmetry."""
 
-from collections.abc import Callable
+import dataclasses
 from typing import ClassVar
 
 import jax
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Inexact, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
-from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
 from eqprop.estimator.finite_nudge import relax_nodes, require_holomorphic
+from eqprop.jacobian import jacobian
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.stencil import Stencil
+from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
 class AsymmetricNudge(AbstractErrorEstimator):
@@ -29,16 +32,28 @@ class AsymmetricNudge(AbstractErrorEstimator):
     relaxation: AbstractRelaxation
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
+    transposes: ClassVar[bool] = True
+
+    @property
+    def complex_nudges(self) -> bool:
+        return self.stencil.holomorphic
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "AsymmetricNudge":
+        refuse_readings(self, probe)
+        return dataclasses.replace(self, relaxation=flow or self.relaxation)
 
     def check(self, model: Model) -> None:
         require_holomorphic(model, self.stencil)
 
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         rates = model.network.rates
         origin = rates(free.state)
-        skew = skew_map(model.network.drive, origin)
+        forward, transposed = jacobian(model.network, origin)
+        skew = lambda v: _tree.subtract(forward(v), transposed(v))
 
         def drift_at(beta: Inexact[Array, ""]) -> Drift:
             nudged = model.nudged_drift(x, y, beta)
@@ -49,13 +64,6 @@ class AsymmetricNudge(AbstractErrorEstimator):
 
             return drift
 
-        phase = relax_nodes(self.stencil, self.relaxation, drift_at, free.state, key)
+        phase = relax_nodes(self.stencil, self.relaxation, drift_at, free.state, model.blocks(free.state), key)
         delta = phase.derivative(self.stencil, lambda u, _: rates(u), free.state)
         return Error(free.state, delta, phase.num_steps, phase.result)
-
-
-def skew_map(drive: Callable[[AnyState], AnyState], s: AnyState) -> Drift:
-    """The linear map `v ↦ (A − Aᵀ) v`, `A = ∂drive/∂s` at `s`: one jvp and one vjp."""
-    _, jvp = jax.linearize(drive, s)
-    transposed = jax.linear_transpose(jvp, s)
-    return lambda v: _tree.subtract(jvp(v), transposed(v)[0])

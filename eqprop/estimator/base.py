@@ -2,16 +2,20 @@
 
 import abc
 from collections.abc import Mapping
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from equinox import AbstractClassVar, AbstractVar
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Scalar
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._solution import RESULTS, Solution
 from eqprop._tree import AnyState
 from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation
+from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
 class Response(eqx.Module):
@@ -39,14 +43,29 @@ class AbstractEstimator(eqx.Module):
     @property
     def complex_nudges(self) -> bool:
         """Whether the network is nudged off the real axis."""
-        return bool(getattr(getattr(self, "stencil", None), "holomorphic", False))
+        return False
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "AbstractEstimator":
+        """This estimator on a device, for those that run on one.
+
+        **Arguments:** what the device has in place of an ideal relaxation, of ideal motion, and of ideal readings;
+        `None` where it is ideal.
+
+        **Raises:** `ValueError` by default: an estimator of your own says what a device changes in it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say how it runs on a device. Give it a method "
+            "on_device(flow, dynamics, probe) that returns itself with the device's relaxation, motion and readings."
+        )
 
     def check(self, model: Model) -> None:
         """**Raises:** `ValueError` if this estimator cannot serve that model, saying what to use instead."""
 
     @abc.abstractmethod
     def respond(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Response:
         """Measure one example; no gradient passes through.
 
@@ -54,7 +73,7 @@ class AbstractEstimator(eqx.Module):
         """
 
     @abc.abstractmethod
-    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
         """The scalar of one example, to be differentiated with respect to `model` only."""
 
 
@@ -78,22 +97,36 @@ class AbstractErrorEstimator(AbstractEstimator):
     norm_bound: AbstractVar[float | None]
     """Longest `‖δ‖₂` of an example; a longer error vector is shortened to it. `None`: no bound. Near a bifurcation
     one example's response grows without limit, and an exact response needs the bound on purpose."""
+    transposes: ClassVar[bool] = False
+    """Whether `error` solves the transposed system. Otherwise it is the response to a nudge, which is brought to the
+    scale of the true gradient by the metric of the network."""
 
     def __check_init__(self):
-        if self.norm_bound is not None and not self.norm_bound > 0:
-            raise ValueError(f"norm_bound is {self.norm_bound}; expected a positive number, or None for no bound.")
+        fine = self.norm_bound is None or self.norm_bound > 0
+        check_fields(self, {"norm_bound": (fine, "above 0, or None for no bound")})
 
     @abc.abstractmethod
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
-        """The error vector of one example, unbounded, in the coordinates of the rates."""
+        """The error vector of one example, unbounded, in the coordinates of the rates, as it is measured."""
 
-    def respond(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Response:
+    def estimate(
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Error:
+        """The error vector of one example, unbounded, in the scale of the true gradient. One that is not finite
+        counts as diverged."""
         self.check(model)
         error = self.error(model, x, y, free, key=key)
+        delta = error.delta if self.transposes else model.in_scale(error.delta)
+        finite = jnp.isfinite(_tree.max_norm(delta))
+        result = RESULTS.where(finite, error.result, RESULTS.diverged)
+        return Error(error.state, delta, error.num_steps, result)
+
+    def respond(
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Response:
+        error = self.estimate(model, x, y, free, key=key)
         delta, bounded = error.delta, jnp.asarray(False)
         if self.norm_bound is not None:
             length = _tree.norm(delta)
@@ -101,17 +134,26 @@ class AbstractErrorEstimator(AbstractEstimator):
             delta = _tree.scale(self.norm_bound / jnp.where(bounded, length, self.norm_bound), delta)
         return Response(error.state, delta, error.num_steps, error.result, bounded)
 
-    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
         u, delta = _tree.stop_gradient((response.state, response.payload))
         s = model.network.rates(u)
         return _tree.dot(delta, model.free_drift(x)(u)) + model.readout.loss(s, y)
 
 
-def check_fields(part: eqx.Module, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """**Arguments:** `rules`: of a field, whether it is fine, and what was expected.
+def check_fields(part: eqx.Module, rules: Mapping[str, tuple[bool | Bool[Array, "..."], str]]) -> None:
+    """**Arguments:** `rules`: of a field, whether it is fine, and what was expected; what is traced passes.
 
     **Raises:** `ValueError` for the first field that is not.
     """
     for name, (fine, expected) in rules.items():
-        if not fine:
+        if _tree.known_false(fine):
             raise ValueError(f"{name} is {getattr(part, name)}; expected a number {expected}.")
+
+
+def refuse_readings(estimator: AbstractEstimator, probe: Measurement | None) -> None:
+    """**Raises:** `ValueError` if a device has errors of measurement, and the estimator measures no rates."""
+    if probe is not None:
+        raise ValueError(
+            f"{type(estimator).__name__} measures no rates that a device's readings could spoil. Use FiniteNudge, or a "
+            "substrate without errors of measurement."
+        )

@@ -3,13 +3,15 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+from jaxtyping import Array, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._solution import RESULTS, Solution
-from eqprop.estimator.base import AbstractEstimator, Response
+from eqprop.estimator.base import AbstractEstimator, Response, refuse_readings
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
+from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
 class BackpropThroughTime(AbstractEstimator):
@@ -32,14 +34,23 @@ class BackpropThroughTime(AbstractEstimator):
                 "itself. Give it FixedSteps(num_steps=40), or use RecurrentBackprop for the same gradient without time."
             )
 
-    def respond(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Response:
-        del model, x, y, key
-        unsteady = jnp.asarray(0, jnp.int32)
-        return Response(free.state, None, unsteady, RESULTS.successful, jnp.asarray(False))
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "BackpropThroughTime":
+        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
+        return self
 
-    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+    def respond(
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+    ) -> Response:
+        del y, key
+        # It relaxes here to learn whether that stays finite, and once more under the gradient.
+        end = self.relaxation(model.free_drift(x), free.state)
+        finite = jnp.isfinite(_tree.max_norm(end.state))
+        result = RESULTS.where(finite, RESULTS.successful, RESULTS.diverged)
+        return Response(free.state, None, end.num_steps, result, jnp.asarray(False))
+
+    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
         u = _tree.stop_gradient(response.state)
         end = self.relaxation(model.free_drift(x), u)
         return model.readout.loss(model.network.rates(end.state), y)

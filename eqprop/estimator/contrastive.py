@@ -1,19 +1,22 @@
 """Classical equilibrium propagation: a contrast of energies, for networks that have one."""
 
+import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray, Scalar
+from jaxtyping import Array, Inexact, Int, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractEstimator, Response
+from eqprop.estimator.base import AbstractEstimator, Response, refuse_readings
 from eqprop.estimator.finite_nudge import relax_nodes, require_holomorphic
 from eqprop.network.base import AbstractEnergyNetwork
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.stencil import Stencil
+from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
 class ContrastiveHebbian(AbstractEstimator):
@@ -31,6 +34,16 @@ class ContrastiveHebbian(AbstractEstimator):
     relaxation: AbstractRelaxation
     needs_free_phase: ClassVar[bool] = True
 
+    @property
+    def complex_nudges(self) -> bool:
+        return self.stencil.holomorphic
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "ContrastiveHebbian":
+        refuse_readings(self, probe)
+        return dataclasses.replace(self, relaxation=flow or self.relaxation)
+
     def check(self, model: Model) -> None:
         if not isinstance(model.network, AbstractEnergyNetwork):
             raise ValueError(
@@ -40,13 +53,15 @@ class ContrastiveHebbian(AbstractEstimator):
         require_holomorphic(model, self.stencil)
 
     def respond(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Response:
         self.check(model)
-        phase = relax_nodes(self.stencil, self.relaxation, lambda b: model.nudged_drift(x, y, b), free.state, key)
+        under, u = model.drift_under(x, y), free.state
+        drift_at = lambda beta: lambda u: under(beta, u)
+        phase = relax_nodes(self.stencil, self.relaxation, drift_at, u, model.blocks(u), key)
         return Response(free.state, phase, phase.num_steps, phase.result, jnp.asarray(False))
 
-    def surrogate(self, model: Model, x: Float[Array, "..."], y: Target, response: Response) -> Scalar:
+    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
         network = model.network
         assert isinstance(network, AbstractEnergyNetwork)
         free, phase = _tree.stop_gradient((response.state, response.payload))

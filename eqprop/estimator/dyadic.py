@@ -3,14 +3,16 @@
 from typing import ClassVar
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
+from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
 class DyadicNudge(AbstractErrorEstimator):
@@ -28,13 +30,20 @@ class DyadicNudge(AbstractErrorEstimator):
     beta: float = 1.0
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
+    transposes: ClassVar[bool] = True
 
     def __check_init__(self):
-        if isinstance(self.beta, (int, float)) and self.beta == 0:
+        if _tree.known_false(self.beta != 0):
             raise ValueError("beta is 0; a nudge has a strength other than zero, for instance 1.")
 
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "DyadicNudge":
+        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
+        return self
+
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         free_drift = model.free_drift(x)
 
@@ -45,6 +54,9 @@ class DyadicNudge(AbstractErrorEstimator):
             nudge = _tree.scale(self.beta, to_potentials(model.readout.teaching(s, y))[0])
             return f, _tree.add(jacobian_transposed(d)[0], nudge)
 
-        solution = self.relaxation(drift, (free.state, _tree.zeros_like(free.state)), key=key)
+        u = free.state
+        blocks = model.blocks(u)
+        blocks = None if blocks is None else blocks.twice(len(u))
+        solution = self.relaxation(drift, (u, _tree.zeros_like(u)), blocks=blocks, key=key)
         m, d = solution.state
         return Error(m, _tree.scale(1 / self.beta, d), solution.num_steps, solution.result)

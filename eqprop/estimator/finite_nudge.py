@@ -1,20 +1,23 @@
 """Equilibrium propagation by finite nudges, on the real axis or on a complex circle."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
+from jaxtyping import Array, Inexact, Int, PRNGKeyArray, Shaped
 
 from eqprop import _tree
+from eqprop._blocks import Blocks
 from eqprop._solution import RESULTS, Solution, worst
 from eqprop._tree import AnyState, Drift
 from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.stencil import Stencil
+from eqprop.substrate.dynamics import Dynamics
 from eqprop.substrate.probe import Measurement, read
 
 
@@ -23,8 +26,8 @@ class FiniteNudge(AbstractErrorEstimator):
     stencil. All nodes relax as one batch; a complex node costs two real relaxations, so that an N-point circle costs
     `N`.
 
-    The estimate tends to `M⁻¹g`, `M = diag(1/σ′) − A`, as the finite nudge's bias goes (order 1, 2 or N of the
-    stencil). It equals the true gradient's `M⁻ᵀg` where `A` is symmetric.
+    The response tends to `M⁻¹g`, `M = diag(1/σ′) − A`, as the finite nudge's bias goes (order 1, 2 or N of the
+    stencil). In the scale of the true gradient it equals `M⁻ᵀg` where `A` is symmetric in the metric of the network.
 
     Laborieux & Zenke (ICLR 2024).
     """
@@ -37,16 +40,25 @@ class FiniteNudge(AbstractErrorEstimator):
     factor is taken where the neuron sits."""
     needs_free_phase: ClassVar[bool] = True
 
+    @property
+    def complex_nudges(self) -> bool:
+        return self.stencil.holomorphic
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "FiniteNudge":
+        return dataclasses.replace(self, relaxation=flow or self.relaxation, probe=probe or self.probe)
+
     def check(self, model: Model) -> None:
         require_holomorphic(model, self.stencil)
 
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         relax_key, probe_key = (None, None) if key is None else jax.random.split(key)
-        nudged = relax_nodes(
-            self.stencil, self.relaxation, lambda b: model.nudged_drift(x, y, b), free.state, relax_key
-        )
+        under, u = model.drift_under(x, y), free.state
+        drift_at = lambda beta: lambda u: under(beta, u)
+        nudged = relax_nodes(self.stencil, self.relaxation, drift_at, u, model.blocks(u), relax_key)
 
         def reading(u: AnyState, phase: Int[Array, ""] | int) -> AnyState:
             return read(self.probe, model.network.rates(u), phase=phase, key=probe_key)
@@ -81,6 +93,7 @@ def relax_nodes(
     relaxation: AbstractRelaxation,
     drift_at: Callable[[Inexact[Array, ""]], Drift],
     free: AnyState,
+    blocks: Blocks | None,
     key: PRNGKeyArray | None,
 ) -> NudgedPhase:
     """Relax `drift_at(β)` from the free fixed point for every node: real nodes in real arithmetic. `key` is split over
@@ -91,15 +104,15 @@ def relax_nodes(
         split = jax.random.split(key, count)
         keys = split[:real_count], split[real_count:]
 
-    def relax(beta: Inexact[Array, ""], key: PRNGKeyArray | None, u0: AnyState) -> Solution:
-        dtype = jax.tree.leaves(u0)[0].dtype
-        return relaxation(drift_at(beta.astype(dtype)), u0, key=key)
+    def over(nodes: Inexact[Array, " nodes"], keys: Array | None, u0: AnyState) -> Solution:
+        starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes.shape[0], *leaf.shape)), u0)
+        nodes = nodes.astype(jax.tree.leaves(u0)[0].dtype)
+        return relaxation.together(drift_at, nodes, starts, blocks=blocks, keys=keys)
 
-    over_nodes = jax.vmap(relax, in_axes=(0, 0, None))
-    real = over_nodes(stencil.nodes[:real_count].real, keys[0], free)
+    real = over(stencil.nodes[:real_count].real, keys[0], free)
     if not stencil.holomorphic:
         return NudgedPhase(real.state, None, jnp.sum(real.num_steps), worst(real.result))
-    complex_ = over_nodes(stencil.nodes[real_count:], keys[1], _tree.to_complex(free))
+    complex_ = over(stencil.nodes[real_count:], keys[1], _tree.to_complex(free))
     steps = jnp.sum(real.num_steps) + jnp.sum(complex_.num_steps)
     result = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), real.result, complex_.result)
     return NudgedPhase(real.state, complex_.state, steps, worst(result))

@@ -6,32 +6,51 @@ neither differentiates through a loop.
 
 from typing import ClassVar
 
+import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from eqprop import _tree
+from eqprop._blocks import Blocks
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
-from eqprop.estimator.base import AbstractErrorEstimator, Error
+from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
+from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
-def relax_tangent(relaxation: AbstractRelaxation, drift: Drift, u: AnyState, source: AnyState) -> Solution:
+def relax_tangent(
+    relaxation: AbstractRelaxation, drift: Drift, u: AnyState, source: AnyState, blocks: Blocks | None = None
+) -> Solution:
     """The fixed point of `dv/dt = J v + source`: `v = −J⁻¹ source`."""
     _, jvp = jax.linearize(drift, u)
-    return relaxation(lambda v: _tree.add(jvp(v), source), _tree.zeros_like(u))
+    return _relax_linear(relaxation, jvp, source, blocks)
 
 
-def relax_adjoint(relaxation: AbstractRelaxation, drift: Drift, u: AnyState, source: AnyState) -> Solution:
+def relax_adjoint(
+    relaxation: AbstractRelaxation, drift: Drift, u: AnyState, source: AnyState, blocks: Blocks | None = None
+) -> Solution:
     """The fixed point of `dv/dt = Jᵀ v + source`: `v = −J⁻ᵀ source`."""
     _, vjp = jax.vjp(drift, u)
-    return relaxation(lambda v: _tree.add(vjp(v)[0], source), _tree.zeros_like(u))
+    return _relax_linear(relaxation, lambda v: vjp(v)[0], source, blocks)
+
+
+def _relax_linear(relaxation: AbstractRelaxation, product: Drift, source: AnyState, blocks: Blocks | None) -> Solution:
+    # The system is solved for a source of size one, so that a tolerance means the same for a weak signal and a strong.
+    size = _tree.max_norm(source)
+    unit = _tree.scale(1 / jnp.where(size > 0, size, 1), source)
+    solution = relaxation(lambda v: _tree.add(product(v), unit), _tree.zeros_like(source), blocks=blocks)
+    return eqx.tree_at(
+        lambda s: (s.state, s.residual), solution, _tree.scale(size, (solution.state, solution.residual))
+    )
 
 
 class TangentResponse(AbstractErrorEstimator):
-    """`δ = ds*/dβ` at `β = 0`: `D v` with `dv/dt = J v + g`, that is `δ = M⁻¹ g`, `M = diag(1/σ′) − A`. The limit of an
-    infinitesimal nudge, without one.
+    """`δ = ds*/dβ` at `β = 0`: `D v` with `dv/dt = J v + g`, that is `δ = M⁻¹ g`, `M = diag(1/σ′) − A`, before it is
+    brought to the scale of the true gradient. The limit of an infinitesimal nudge, without one.
 
     Laborieux & Zenke (ICLR 2024), "true derivative".
     """
@@ -40,13 +59,20 @@ class TangentResponse(AbstractErrorEstimator):
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
 
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "TangentResponse":
+        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
+        return self
+
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         del key
         u = free.state
         s, to_rates = jax.linearize(model.network.rates, u)
-        solution = relax_tangent(self.relaxation, model.free_drift(x), u, model.readout.teaching(s, y))
+        g, blocks = model.readout.teaching(s, y), model.blocks(u)
+        solution = relax_tangent(self.relaxation, model.free_drift(x), u, g, blocks)
         return Error(u, to_rates(solution.state), solution.num_steps, solution.result)
 
 
@@ -59,13 +85,20 @@ class RecurrentBackprop(AbstractErrorEstimator):
     relaxation: AbstractRelaxation
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
+    transposes: ClassVar[bool] = True
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "RecurrentBackprop":
+        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
+        return self
 
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         del key
         u = free.state
         s, to_potentials = jax.vjp(model.network.rates, u)
         source = to_potentials(model.readout.teaching(s, y))[0]
-        solution = relax_adjoint(self.relaxation, model.free_drift(x), u, source)
+        solution = relax_adjoint(self.relaxation, model.free_drift(x), u, source, model.blocks(u))
         return Error(u, solution.state, solution.num_steps, solution.result)

@@ -1,18 +1,20 @@
 """A real, always-on sinusoidal nudge, and the error in its odd harmonics."""
 
+import dataclasses
 import math
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
 from eqprop.estimator.base import AbstractErrorEstimator, Error, check_fields
 from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation
 from eqprop.relaxation.base import status
 from eqprop.substrate.dynamics import Dynamics
 from eqprop.substrate.probe import Measurement, read
@@ -32,7 +34,7 @@ class LockIn(AbstractErrorEstimator):
     Close to frequency propagation (Anisetti et al. 2022, arXiv 2208.08862).
     """
 
-    beta: float
+    beta: float | Float[Array, ""]
     harmonics: int = 3
     period: float = 60.0
     warmup: int = 1
@@ -57,6 +59,13 @@ class LockIn(AbstractErrorEstimator):
             "steps_per_period": (self.steps_per_period >= self.samples, "of at least samples"),
         }
         check_fields(self, checks)
+        self.dynamics.check_step(self.period / self.steps_per_period, "Raise steps_per_period, or shorten the period.")
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "LockIn":
+        del flow  # there is no relaxation in it
+        return dataclasses.replace(self, dynamics=dynamics or self.dynamics, probe=probe or self.probe)
 
     def demodulation(self, turn: Float[Array, " times"]) -> tuple[Array, Array]:
         """What readings at those turns are multiplied with before their mean is taken, for `u*` and for `β δ`."""
@@ -66,7 +75,7 @@ class LockIn(AbstractErrorEstimator):
         return sum(even, jnp.ones_like(turn)), sum(odd, jnp.zeros_like(turn))
 
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         motion_key, probe_key = (None, None) if key is None else jax.random.split(key)
         under = model.drift_under(x, y)
@@ -91,6 +100,6 @@ class LockIn(AbstractErrorEstimator):
 
         still, moved = self.demodulation(turn)
         state, delta = mean(still, u), mean(moved / self.beta, rates)
-        residual = _tree.norm(model.free_drift(x)(state))
+        residual = _tree.max_norm(model.free_drift(x)(state))
         steps = jnp.asarray((self.warmup + self.cycles) * self.steps_per_period, jnp.int32)
         return Error(state, delta, steps, status(residual, residual, self.tol))

@@ -1,5 +1,6 @@
 """An always-on rotating nudge: no separate phases, the error read off as an oscillation."""
 
+import dataclasses
 import math
 from typing import Any, ClassVar
 
@@ -7,15 +8,17 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractErrorEstimator, Error, check_fields
+from eqprop.estimator.base import AbstractErrorEstimator, Error, check_fields, refuse_readings
 from eqprop.readout import Model, Target
+from eqprop.relaxation import AbstractRelaxation
 from eqprop.relaxation.base import status
 from eqprop.substrate.dynamics import Dynamics
+from eqprop.substrate.probe import Measurement
 
 
 class OscillatingNudge(AbstractErrorEstimator):
@@ -35,7 +38,7 @@ class OscillatingNudge(AbstractErrorEstimator):
     The result is judged by the residual of the mean state. Laborieux & Zenke (ICLR 2024), "continuous time".
     """
 
-    radius: float
+    radius: float | Float[Array, ""]
     period: float = 60.0
     warmup: int = 2
     samples: int = 16
@@ -56,10 +59,18 @@ class OscillatingNudge(AbstractErrorEstimator):
             "steps_per_period": (self.steps_per_period >= self.samples, "of at least samples"),
         }
         check_fields(self, checks)
+        self.dynamics.check_step(self.period / self.steps_per_period, "Raise steps_per_period, or shorten the period.")
 
     @property
     def complex_nudges(self) -> bool:
         return True
+
+    def on_device(
+        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
+    ) -> "OscillatingNudge":
+        del flow  # there is no relaxation in it
+        refuse_readings(self, probe)
+        return dataclasses.replace(self, dynamics=dynamics or self.dynamics)
 
     def check(self, model: Model) -> None:
         if not model.network.holomorphic:
@@ -69,7 +80,7 @@ class OscillatingNudge(AbstractErrorEstimator):
             )
 
     def error(
-        self, model: Model, x: Float[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
+        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         u0 = _tree.to_complex(free.state)
         dtype = jax.tree.leaves(free.state)[0].dtype
@@ -91,7 +102,7 @@ class OscillatingNudge(AbstractErrorEstimator):
             lambda leaf: jnp.mean((leaf * demodulate.reshape(-1, *[1] * (leaf.ndim - 1))).real, axis=0),
             jax.vmap(model.network.rates)(u),
         )
-        residual = _tree.norm(model.free_drift(x)(mean))
+        residual = _tree.max_norm(model.free_drift(x)(mean))
         num_steps = jnp.asarray((self.warmup + 1) * self.steps_per_period, jnp.int32)
         return Error(mean, delta, num_steps, status(residual, residual, self.tol))
 

@@ -4,7 +4,6 @@ from eqprop.network.base import (
     AbstractEnergyNetwork as AbstractEnergyNetwork,
     AbstractLinearNetwork as AbstractLinearNetwork,
     AbstractNetwork as AbstractNetwork,
-    as_network as as_network,
 )
 from eqprop.network.conv import ConvNetwork as ConvNetwork
 from eqprop.network.dense import DenseNetwork as DenseNetwork

@@ -1,17 +1,20 @@
 """What a network is: a drift on potentials, made of an input current and a recurrent drive."""
 
 import abc
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
-from equinox import AbstractClassVar, AbstractVar
-from jaxtyping import Array, Float, Inexact, Scalar
+from equinox import AbstractVar
+from jaxtyping import Array, Inexact, Scalar, Shaped
 
 from eqprop import _tree
+from eqprop._blocks import Blocks
 from eqprop._tree import AnyState
-from eqprop.activation import shifted_sigmoid
+from eqprop.activation import ANALYTIC
+
+Activation = Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]]
+"""`s = σ(u)`, element by element."""
 
 
 class AbstractNetwork(eqx.Module):
@@ -19,21 +22,39 @@ class AbstractNetwork(eqx.Module):
 
         F(u) = drive(s) + current − u,        current = embed(x),        A = ∂drive/∂s.
 
-    A network of your own needs the field `activation`, the flag `holomorphic`, `embed` and `drive`. All methods
-    see one example; states are any tree with one array a layer.
+    A network of your own needs the fields `activation` and `holomorphic`, and the methods `embed` and `drive`. All
+    methods see one example; states are dictionaries with one array a layer.
     """
 
-    activation: AbstractVar[Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]]]
-    holomorphic: AbstractClassVar[bool]
-    """Whether `drive` and `activation` are analytic, so that nudges may be complex."""
+    activation: AbstractVar[Activation]
+    holomorphic: AbstractVar[bool]
+    """Whether `drive` and `activation` of this network are analytic, so that nudges may be complex."""
 
     @abc.abstractmethod
-    def embed(self, x: Float[Array, "..."]) -> AnyState:
+    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         """The constant input current, computed once an example; its layers are those of the state."""
 
     @abc.abstractmethod
     def drive(self, s: AnyState) -> AnyState:
         """The recurrent input that rates `s` (real or complex) send to every layer."""
+
+    @property
+    def metric(self) -> dict[str, float] | None:
+        """A positive weight `m` of each layer for which `m A` is to be symmetric; `None` where all are one.
+
+        Where `m A = (m A)ᵀ`, the error vector of a nudge of layer `L` differs from the true one by the factor
+        `m_l / m_L` of each layer, and by nothing else.
+        """
+        return None
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The layers that a sweep visits together; `None` where nothing is known: every second one."""
+        return None
+
+    def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
+        """Forward kernels with their feedback partners, in one orientation; none by default."""
+        return []
 
     def initial_state(self, current: AnyState) -> AnyState:
         """Potentials before relaxation: zero in every layer of `current`."""
@@ -55,7 +76,7 @@ class AbstractLinearNetwork(AbstractNetwork):
 
     @abc.abstractmethod
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
-        """`(‖A + Aᵀ‖_F², ‖A − Aᵀ‖_F²)`, exact, without forming `A`."""
+        """`(‖Â + Âᵀ‖_F², ‖Â − Âᵀ‖_F²)` of `Â = m^½ A m^−½`, `m` the metric: exact, without forming `Â`."""
 
 
 class AbstractEnergyNetwork(AbstractNetwork):
@@ -69,42 +90,27 @@ class AbstractEnergyNetwork(AbstractNetwork):
         """The scalar `Φ(s)`, analytic in `s`."""
 
 
-class _Adopted(AbstractNetwork):
-    """A user's plain module that has `embed` and `drive`, with the published neuron as its default."""
-
-    module: eqx.Module
-    holomorphic: ClassVar[bool] = True
-
-    @property
-    def activation(self) -> Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]]:  # pyright: ignore
-        return getattr(self.module, "activation", shifted_sigmoid)
-
-    def embed(self, x: Float[Array, "..."]) -> AnyState:
-        return self.module.embed(x)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def drive(self, s: AnyState) -> AnyState:
-        return self.module.drive(s)  # pyright: ignore[reportAttributeAccessIssue]
+def is_analytic(activation: Activation, given: bool | None) -> bool:
+    """Whether an activation is analytic: as it is said, else whether it is one of this package's own. Of a function
+    that is not known here nothing is assumed."""
+    return activation in ANALYTIC if given is None else given
 
 
-def as_network(network: eqx.Module) -> AbstractNetwork:
-    """`network` itself, or a plain `eqx.Module` with `embed` and `drive` made into a network.
+def level_metric(levels: Mapping[str, int], gain: float) -> dict[str, float] | None:
+    """`m_l = γ^level(l)`, the metric of a network whose edges act with gain `γ^k` where they lead down by `k` levels
+    and with gain 1 elsewhere.
 
-    A plain module may also have `activation` (default: shifted sigmoid). It is taken to be holomorphic:
-    one that is not subclasses `AbstractNetwork` and says so.
-
-    **Raises:** `ValueError` if `embed` or `drive` is missing, or if it says `holomorphic = False`.
+    Then `m A` has the block `γ^q K` from a layer at level `p` up to one at level `q > p`, and `γ^p γ^(q−p) B` from that
+    one down: it is symmetric where the nominal kernels are, `B = Kᵀ`. `None` where the gain is 1.
     """
-    if isinstance(network, AbstractNetwork):
-        return network
-    missing = [name for name in ("embed", "drive") if not callable(getattr(network, name, None))]
-    if missing:
+    return None if gain == 1 else {name: float(gain) ** level for name, level in levels.items()}
+
+
+def check_gain(gain: float) -> float:
+    """**Raises:** `ValueError` for a feedback gain outside (0, 1]."""
+    if not 0 < gain <= 1:
         raise ValueError(
-            f"{type(network).__name__} is no network: it has no method {' and no '.join(missing)}. "
-            "Give it embed(x) -> current and drive(s) -> input, or subclass eqprop.AbstractNetwork."
+            f"feedback_gain is {gain}; expected a number above 0 and up to 1 (1: feedback as strong as forward, "
+            "0.2 to 0.3: weak feedback, which settles sooner)."
         )
-    if not getattr(network, "holomorphic", True):
-        raise ValueError(
-            f"{type(network).__name__} says holomorphic = False, which a plain eqx.Module cannot: "
-            "let it subclass eqprop.AbstractNetwork."
-        )
-    return _Adopted(module=network)  # pyright: ignore[reportCallIssue]
+    return float(gain)

@@ -1,17 +1,17 @@
 """The published convolutional network: 3x3 convolutions, softmax pooling, feedback through the transposed map."""
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
 
-from eqprop._tree import AnyState, real_linear
+from eqprop._blocks import Blocks, coloured
+from eqprop._tree import AnyState, precision, real_linear
 from eqprop.activation import dsilu
-from eqprop.network.base import AbstractNetwork
-from eqprop.network.dense import chain_names, rotate
+from eqprop.network.base import AbstractNetwork, Activation, check_gain, is_analytic, level_metric
+from eqprop.network.dense import chain_names, rotate, scaled
 
 WINDOW = 2
 """Pooling windows are 2x2 with stride 2."""
@@ -20,12 +20,12 @@ WINDOW = 2
 class ConvNetwork(AbstractNetwork):
     """A chain `in → conv1 ⇄ conv2 ⇄ … ⇄ out` of convolutions `C` and softmax pooling `P`. With `a` before `b`:
 
-        drive(s)_b ∋ P(C_ab(s_a)),      drive(s)_a ∋ ∂/∂s_a ⟨P(C_ba(s_a)), s_b⟩ at fixed s_b.
+        drive(s)_b ∋ P(C_ab(s_a)),      drive(s)_a ∋ γ ∂/∂s_a ⟨P(C_ba(s_a)), s_b⟩ at fixed s_b.
 
     The feedback of `b` into `a` is the transposed map of "convolve, then pool" at the present rates of `a`, with
     kernels of its own. States are `(height, width, channels)`. All convolutions are 3x3, padded to the same size
     except the last, which is unpadded. Biases live in the current: softmax pooling passes a constant through,
-    `P(v + b) = P(v) + b`. With tied kernels `A` is symmetric.
+    `P(v + b) = P(v) + b`. With tied kernels `m A` is symmetric for the metric `m = γ^level`, `γ` being `feedback_gain`.
 
     Laborieux & Zenke (ICLR 2024); the defaults are theirs.
     """
@@ -34,9 +34,10 @@ class ConvNetwork(AbstractNetwork):
     """`(3, 3, channels of a, channels of b)` under `"a-b"`, and for feedback in the same orientation under `"b-a"`."""
     biases: dict[str, Float[Array, " _"]]
     """One bias a channel."""
-    activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
     image_shape: tuple[int, int, int] = eqx.field(static=True)
-    holomorphic: ClassVar[bool] = True
+    feedback_gain: float = eqx.field(static=True)
+    holomorphic: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -44,7 +45,10 @@ class ConvNetwork(AbstractNetwork):
         channels: Sequence[int] = (128, 256, 512, 512),
         *,
         angle: float = 90.0,
-        activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = dsilu,
+        feedback_gain: float = 1.0,
+        init_scale: float = 1.0,
+        activation: Activation = dsilu,
+        holomorphic: bool | None = None,
         key: PRNGKeyArray,
     ):
         """**Arguments:**
@@ -52,8 +56,10 @@ class ConvNetwork(AbstractNetwork):
         - `image_shape`: `(height, width, channels)` of an example.
         - `channels`: of each convolution; the last layer is `out`.
         - `angle`: degrees between feedback and forward kernels at the start; 0 ties them, 90 is independent.
-        - `activation`: analytic.
-        - `key`: kernels are drawn LeCun-normal, biases are zero.
+        - `feedback_gain`: `γ`, above 0 and up to 1.
+        - `init_scale`: factor of the kernels at the start. Weak feedback leaves room for more than 1.
+        - `activation`, `holomorphic`: as for `DenseNetwork`.
+        - `key`: kernels are drawn LeCun-normal times `init_scale`, biases are zero.
 
         **Raises:** `ValueError` if the images are too small or uneven for that many poolings.
         """
@@ -72,11 +78,28 @@ class ConvNetwork(AbstractNetwork):
             if a != names[0]:
                 independent = init(feedback, shape, float)
                 self.kernels[f"{b}-{a}"] = rotate(independent, self.kernels[f"{a}-{b}"], angle)
+        self.kernels = {name: scaled(kernel, init_scale) for name, kernel in self.kernels.items()}
         self.biases = {name: jnp.zeros(widths[name]) for name in names[1:]}
         self.activation = activation
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
+        self.feedback_gain = check_gain(feedback_gain)
+        self.holomorphic = is_analytic(activation, holomorphic)
 
-    def embed(self, x: Float[Array, "height width channels"]) -> AnyState:
+    @property
+    def levels(self) -> dict[str, int]:
+        """The level of every layer: its distance from the input."""
+        return {name: level for level, name in enumerate(_names(self.biases)) if level}
+
+    @property
+    def metric(self) -> dict[str, float] | None:
+        return level_metric(self.levels, self.feedback_gain)
+
+    @property
+    def blocks(self) -> Blocks:
+        names = list(self.levels)
+        return coloured(self.levels, zip(names[:-1], names[1:], strict=True))
+
+    def embed(self, x: Shaped[Array, "height width channels"]) -> AnyState:
         if x.shape != self.image_shape:
             raise ValueError(
                 f"The image has shape {x.shape}, but the network expects {self.image_shape} (height, width, "
@@ -103,11 +126,10 @@ class ConvNetwork(AbstractNetwork):
             incoming[b] = incoming[b] + softmax_pool(convolve(s[a], forward, unpadded))
             v = convolve(s[a], feedback, unpadded)
             back = convolve_transposed(softmax_pool_transposed(v, s[b]), feedback, unpadded)
-            incoming[a] = incoming[a] + back
+            incoming[a] = incoming[a] + scaled(back, self.feedback_gain)
         return incoming
 
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
-        """`(forward kernel, feedback kernel)` of each pair of neighbouring layers, in one orientation."""
         names = _names(self.biases)[1:]
         edges = zip(names[:-1], names[1:], strict=True)
         return [(self.kernels[f"{a}-{b}"], self.kernels[f"{b}-{a}"]) for a, b in edges]
@@ -129,7 +151,8 @@ def convolve_transposed(
 
 
 def _conv(z: Array, kernel: Array, padding: str | list[tuple[int, int]]) -> Array:
-    return jax.lax.conv_general_dilated(z, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(z, kernel, (1, 1), padding, dimension_numbers=layout, precision=precision())
 
 
 def softmax_pool(v: Inexact[Array, "h w c"]) -> Inexact[Array, "h/2 w/2 c"]:

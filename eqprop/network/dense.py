@@ -2,40 +2,46 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar, Shaped
 
-from eqprop._tree import AnyState, real_linear
+from eqprop._blocks import Blocks, Edge, coloured, levels_of
+from eqprop._tree import AnyState, product, real_linear
 from eqprop.activation import shifted_sigmoid
-from eqprop.network.base import AbstractLinearNetwork
+from eqprop.network.base import AbstractLinearNetwork, Activation, check_gain, is_analytic, level_metric
 
 INPUT = "in"
 """The name under which edges refer to the network's input."""
-
-Edge = tuple[str, str]
 
 
 class DenseNetwork(AbstractLinearNetwork):
     """Dense layers on a directed graph. An edge `a-b` maps the rates of `a` into layer `b`:
 
-        drive(s)_b = Σ_{a→b} s_a K_ab,       current_b = bias_b + x K_in,b.
+        drive(s)_b = Σ_{a→b} γ_ab s_a K_ab,       current_b = bias_b + x K_in,b.
 
     Kernels are `(size of a, size of b)`. Edges may skip layers and close loops. Every edge has weights of its
     own; `feedback` names the edges that are rotated against their reverse when the network is made.
+
+    `γ_ab` is `feedback_gain^k` for an edge that leads down by `k` levels, and 1 for all others. The level of a layer is
+    the length of the longest path of `edges` from the input to it. With `B = Kᵀ` in every pair of edges `m A` is
+    symmetric for the metric `m = feedback_gain^level`. Weak feedback settles in fewer steps and to one state only.
+    For `γ → 0` it is that of Xie & Seung (Neural Computation 15, 2003).
     """
 
     kernels: dict[str, Float[Array, "_ _"]]
     """One kernel an edge, under the name `"a-b"`."""
     biases: dict[str, Float[Array, " _"]]
     """One bias a layer."""
-    activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
     feedback: tuple[Edge, ...] = eqx.field(static=True)
-    holomorphic: ClassVar[bool] = True
+    feedback_gain: float = eqx.field(static=True)
+    levels: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    """Layers in the order given, with their levels."""
+    holomorphic: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -45,7 +51,10 @@ class DenseNetwork(AbstractLinearNetwork):
         *,
         feedback: Iterable[Sequence[str]] = (),
         angle: float = 90.0,
-        activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = shifted_sigmoid,
+        feedback_gain: float = 1.0,
+        init_scale: float = 1.0,
+        activation: Activation = shifted_sigmoid,
+        holomorphic: bool | None = None,
         key: PRNGKeyArray,
     ):
         """**Arguments:**
@@ -54,10 +63,17 @@ class DenseNetwork(AbstractLinearNetwork):
         - `layers`: size by name, for instance `{"l1": 256, "out": 10}`.
         - `edges`: pairs `(from, to)`; `"in"` is the input.
         - `feedback`: further pairs, which take part in `angle`.
-        - `angle`: degrees between a feedback kernel and the transpose of its reverse edge, when there is one:
-            `K_fb ← sin α · K_fb + cos α · K_fwdᵀ`. 0: tied at the start; 90: independent.
-        - `activation`: analytic, applied to every layer.
-        - `key`: kernels are drawn LeCun-normal (truncated, variance `1/fan_in`), biases are zero.
+        - `angle`: `α` of the published mixing `K_fb ← sin α · K_fb + cos α · K_fwdᵀ` of a feedback kernel with the
+            transpose of its reverse edge, when there is one. 0: tied at the start; 90: independent. In between it is
+            the angle of the two only where their entries have equal variance, in square kernels
+            (`substrate.WeightAngle` makes an exact one).
+        - `feedback_gain`: `γ`, above 0 and up to 1.
+        - `init_scale`: factor of the kernels at the start. Homeostasis brings independent kernels to their mean, whose
+            size is smaller by `√2`.
+        - `activation`: applied to every layer.
+        - `holomorphic`: whether `activation` is analytic; needs to be said of functions that are not eqprop's own,
+            which are taken not to be.
+        - `key`: kernels are drawn LeCun-normal (truncated, variance `1/fan_in`) times `init_scale`, biases are zero.
 
         **Raises:** `ValueError` for an edge that names no layer, a repeated edge, a size below one, a layer
         called `"in"`.
@@ -72,9 +88,13 @@ class DenseNetwork(AbstractLinearNetwork):
             if (target, source) in forward:
                 name = f"{source}-{target}"
                 self.kernels[name] = rotate(self.kernels[name], self.kernels[reverse].T, angle)
+        self.kernels = {name: scaled(kernel, init_scale) for name, kernel in self.kernels.items()}
         self.biases = {name: jnp.zeros(size) for name, size in layers.items()}
         self.activation = activation
         self.feedback = tuple(backward)
+        self.feedback_gain = check_gain(feedback_gain)
+        self.levels = tuple(levels_of(layers, forward, INPUT).items())
+        self.holomorphic = is_analytic(activation, holomorphic)
 
     @classmethod
     def chain(
@@ -82,7 +102,10 @@ class DenseNetwork(AbstractLinearNetwork):
         sizes: Sequence[int],
         *,
         angle: float = 90.0,
-        activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = shifted_sigmoid,
+        feedback_gain: float = 1.0,
+        init_scale: float = 1.0,
+        activation: Activation = shifted_sigmoid,
+        holomorphic: bool | None = None,
         key: PRNGKeyArray,
     ) -> "DenseNetwork":
         """A reciprocal chain `in → l1 ⇄ l2 ⇄ … ⇄ out` with the given sizes, input first.
@@ -97,21 +120,45 @@ class DenseNetwork(AbstractLinearNetwork):
             edges,
             feedback=[(b, a) for a, b in edges[1:]],
             angle=angle,
+            feedback_gain=feedback_gain,
+            init_scale=init_scale,
             activation=activation,
+            holomorphic=holomorphic,
             key=key,
         )
 
-    def embed(self, x: Float[Array, "..."]) -> AnyState:
+    @property
+    def metric(self) -> dict[str, float] | None:
+        return level_metric(dict(self.levels), self.feedback_gain)
+
+    @property
+    def blocks(self) -> Blocks:
+        return coloured(dict(self.levels), self._edges())
+
+    def _edges(self) -> list[Edge]:
+        return [edge for edge, _ in recurrent_edges(self.kernels)]
+
+    def gain(self, edge: Edge) -> float:
+        """`γ_ab`."""
+        levels = dict(self.levels)
+        return self.feedback_gain ** max(levels[edge[0]] - levels[edge[1]], 0)
+
+    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         return dense_current(x, self.kernels, self.biases)
 
     def drive(self, s: AnyState) -> AnyState:
         incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}
-        for (source, target), kernel in recurrent_edges(self.kernels):
-            incoming[target] = incoming[target] + real_linear(lambda z, k=kernel: z @ k, s[source])
+        for edge, kernel in recurrent_edges(self.kernels):
+            source, target = edge
+            arriving = real_linear(lambda z, k=kernel: product(z, k), s[source])
+            incoming[target] = incoming[target] + scaled(arriving, self.gain(edge))
         return incoming
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
-        edges = dict(recurrent_edges(self.kernels))
+        # In the metric an edge over k levels acts with gain γ^(k/2), up or down.
+        levels = dict(self.levels)
+        root = {edge: self.feedback_gain ** (abs(levels[edge[0]] - levels[edge[1]]) / 2) for edge in self._edges()}
+        edges = {edge: scaled(kernel, root[edge]) for edge, kernel in recurrent_edges(self.kernels)}
         plus = minus = jnp.zeros((), next(iter(self.biases.values())).dtype)
         for (source, target), kernel in edges.items():
             reverse = edges.get((target, source))
@@ -124,9 +171,13 @@ class DenseNetwork(AbstractLinearNetwork):
         return plus, minus
 
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
-        """`(forward kernel, transposed feedback kernel)` of each reciprocal pair of edges."""
         pairs = [(f"{b}-{a}", f"{a}-{b}") for a, b in self.feedback]
         return [(self.kernels[f], self.kernels[g].T) for f, g in pairs if f in self.kernels]
+
+
+def scaled(values: Array, gain: float) -> Array:
+    """`values` times `gain`, and themselves if it is one."""
+    return values if gain == 1 else gain * values
 
 
 def recurrent_edges(kernels: Mapping[str, Array]) -> list[tuple[Edge, Array]]:
@@ -135,7 +186,7 @@ def recurrent_edges(kernels: Mapping[str, Array]) -> list[tuple[Edge, Array]]:
     return [(edge, kernel) for edge, kernel in edges if edge[0] != INPUT]
 
 
-def dense_current(x: Float[Array, "..."], kernels: Mapping[str, Array], biases: Mapping[str, Array]) -> AnyState:
+def dense_current(x: Shaped[Array, "..."], kernels: Mapping[str, Array], biases: Mapping[str, Array]) -> AnyState:
     """`bias_b + x K_in,b` for every layer `b`, the input flattened.
 
     **Raises:** `ValueError` if `x` has another number of entries than the input kernels take.
@@ -150,7 +201,7 @@ def dense_current(x: Float[Array, "..."], kernels: Mapping[str, Array], biases: 
                     f"{kernel.shape[0]}. Resize the images or set the network's input size; a batch goes "
                     "through jax.vmap."
                 )
-            current[target] = current[target] + x.reshape(-1).astype(kernel.dtype) @ kernel
+            current[target] = current[target] + product(x.reshape(1, -1).astype(kernel.dtype), kernel)[0]
     return current
 
 

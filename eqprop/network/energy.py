@@ -1,16 +1,17 @@
 """A network that descends an energy: one kernel serves both directions of an edge."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Scalar, Shaped
 
-from eqprop._tree import AnyState, dot, real_linear
+from eqprop._blocks import Blocks, coloured, levels_of
+from eqprop._tree import AnyState, dot, product, real_linear
 from eqprop.activation import shifted_sigmoid
-from eqprop.network.base import AbstractEnergyNetwork, AbstractLinearNetwork
+from eqprop.network.base import AbstractEnergyNetwork, AbstractLinearNetwork, Activation, is_analytic
 from eqprop.network.dense import (
+    INPUT,
     chain_names,
     check_graph,
     dense_current,
@@ -33,8 +34,10 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
     """One kernel an undirected edge, under the name `"a-b"`."""
     biases: dict[str, Float[Array, " _"]]
     """One bias a layer."""
-    activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = eqx.field(static=True)
-    holomorphic: ClassVar[bool] = True
+    activation: Activation = eqx.field(static=True)
+    levels: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    """Layers in the order given, with their levels."""
+    holomorphic: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -42,7 +45,8 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
         layers: Mapping[str, int],
         edges: Iterable[Sequence[str]],
         *,
-        activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = shifted_sigmoid,
+        activation: Activation = shifted_sigmoid,
+        holomorphic: bool | None = None,
         key: PRNGKeyArray,
     ):
         """**Arguments:** as for `DenseNetwork`, but every edge between layers works in both directions.
@@ -62,29 +66,36 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
         self.kernels = init_kernels(pairs, sizes, key)
         self.biases = {name: jnp.zeros(size) for name, size in layers.items()}
         self.activation = activation
+        self.levels = tuple(levels_of(layers, pairs, INPUT).items())
+        self.holomorphic = is_analytic(activation, holomorphic)
 
     @classmethod
     def chain(
         cls,
         sizes: Sequence[int],
         *,
-        activation: Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]] = shifted_sigmoid,
+        activation: Activation = shifted_sigmoid,
+        holomorphic: bool | None = None,
         key: PRNGKeyArray,
     ) -> "HopfieldNetwork":
         """The chain `in → l1 — l2 — … — out` with the given sizes, input first."""
         names = chain_names(sizes)
         layers = dict(zip(names[1:], sizes[1:], strict=True))
         edges = zip(names[:-1], names[1:], strict=True)
-        return cls(sizes[0], layers, edges, activation=activation, key=key)
+        return cls(sizes[0], layers, edges, activation=activation, holomorphic=holomorphic, key=key)
 
-    def embed(self, x: Float[Array, "..."]) -> AnyState:
+    @property
+    def blocks(self) -> Blocks:
+        return coloured(dict(self.levels), [edge for edge, _ in recurrent_edges(self.kernels)])
+
+    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         return dense_current(x, self.kernels, self.biases)
 
     def drive(self, s: AnyState) -> AnyState:
         incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}
         for (a, b), kernel in recurrent_edges(self.kernels):
-            incoming[b] = incoming[b] + real_linear(lambda z, k=kernel: z @ k, s[a])
-            incoming[a] = incoming[a] + real_linear(lambda z, k=kernel: z @ k.T, s[b])
+            incoming[b] = incoming[b] + real_linear(lambda z, k=kernel: product(z, k), s[a])
+            incoming[a] = incoming[a] + real_linear(lambda z, k=kernel: product(z, k.T), s[b])
         return incoming
 
     def interaction(self, s: AnyState) -> Inexact[Array, ""]:

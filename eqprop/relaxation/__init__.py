@@ -1,7 +1,7 @@
 """Relaxations: a drift taken to a fixed point, with residual and status."""
 
 from eqprop.relaxation.anderson import Anderson as Anderson
-from eqprop.relaxation.base import AbstractRelaxation as AbstractRelaxation
+from eqprop.relaxation.base import AbstractIteration as AbstractIteration, AbstractRelaxation as AbstractRelaxation
 from eqprop.relaxation.fixed_steps import FixedSteps as FixedSteps
 from eqprop.relaxation.flow import Flow as Flow
 from eqprop.relaxation.newton import Newton as Newton

@@ -1,13 +1,13 @@
-"""Anderson acceleration of even-odd sweeps, with plain sweeps whenever it does not help."""
+"""Anderson acceleration of block sweeps, with plain sweeps whenever it does not help."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from eqprop import _tree
 from eqprop._tree import from_pairs, to_pairs
-from eqprop.relaxation.sweep import AbstractSweep, Halfway, Leaves
+from eqprop.relaxation.sweep import AbstractSweep, Leaves, Visited
 
 
 class _Memory(eqx.Module):
@@ -21,13 +21,13 @@ class _Memory(eqx.Module):
 
 
 class Anderson(AbstractSweep):
-    """Even-odd sweeps whose odd layers, with differences `ΔU`, `ΔF` of the last `depth` sweeps, go to
+    """Sweeps whose first block goes, with differences `ΔU`, `ΔF` of the last `depth` sweeps, to
 
-        u_odd + damping · f − (ΔU + damping · ΔF)ᵀ γ,      γ = argmin ‖f − ΔFᵀγ‖² + λ‖γ‖²,      f = F_odd(u),
+        u₁ + damping · f − (ΔU + damping · ΔF)ᵀ γ,      γ = argmin ‖f − ΔFᵀγ‖² + λ‖γ‖²,      f = F₁(u).
 
-    `λ` being `ridge` times the mean squared norm of the differences. After a step that made the residual larger, the
-    memory is cleared and plain sweeps follow, twice as many each time, so that what a sweep settles is settled.
-    Complex states are treated as pairs of real numbers.
+    `λ` is `ridge` times the mean squared norm of the differences; a ridge below ten units of rounding acts as that.
+    After a step that made the residual larger, the memory is cleared and plain sweeps follow, twice as many each time,
+    so that what a sweep settles is settled. Complex states are treated as pairs of real numbers.
 
     Anderson (1965); Walker & Ni (2011).
     """
@@ -37,7 +37,8 @@ class Anderson(AbstractSweep):
     depth: int = 2
     damping: float = 1.0
     ridge: float = 1e-8
-    rtol: float = 0.0
+    rtol: float = 1e-2
+    every: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
         if self.depth < 1 or not self.ridge > 0:
@@ -46,36 +47,38 @@ class Anderson(AbstractSweep):
                 "(an unregularised system can be singular)."
             )
 
-    def init(self, point: Halfway) -> _Memory:
-        f = _vector(point.change)
+    def begin(self, first: Leaves) -> _Memory:
+        f = _vector(first)
         history = jnp.zeros((self.depth, f.size), f.dtype)
         zero = jnp.zeros((), jnp.int32)
         return _Memory(history, history, zero, zero)
 
-    def propose(self, point: Halfway, odd: Leaves, memory: _Memory) -> Leaves:
-        _, unravel = ravel_pytree(to_pairs(odd))
+    def propose(self, point: Visited, first: Leaves, memory: _Memory) -> Leaves:
+        _, unravel = ravel_pytree(to_pairs(first))
         f = _vector(point.change)
         # Unused rows are zero: the ridge gives them no weight.
         gram = memory.df @ memory.df.T
-        ridge = self.ridge * jnp.trace(gram) / self.depth + jnp.finfo(gram.dtype).tiny
+        limits = jnp.finfo(gram.dtype)
+        ridge = max(self.ridge, 10 * float(limits.eps)) * jnp.trace(gram) / self.depth + limits.tiny
         gamma = _solve(gram + ridge * jnp.eye(self.depth, dtype=gram.dtype), memory.df @ f)
         step = self.damping * f - jnp.where(memory.rest > 0, 0.0, gamma) @ (memory.du + self.damping * memory.df)
-        return _tree.add(odd, from_pairs(unravel(step), odd))
+        return _tree.add(first, from_pairs(unravel(step), first))
 
-    def learn(self, old: tuple[Halfway, Leaves], new: tuple[Halfway, Leaves], memory: _Memory) -> _Memory:
-        worse = ~(new[0].residual <= old[0].residual)  # also where it is no number
-        du = _vector(new[1]) - _vector(old[1])
-        df = _vector(new[0].change) - _vector(old[0].change)
+    def accept(
+        self, old: Visited, new: Visited, proposed: tuple[Leaves, Leaves], memory: _Memory
+    ) -> tuple[Visited, _Memory]:
+        before, after = _tree.norm(old.change), _tree.norm(new.change)
+        worse = ~(after <= before)  # also where it is no number
+        du = _vector(proposed[1]) - _vector(proposed[0])
+        df = _vector(new.change) - _vector(old.change)
         failures = jnp.minimum(memory.failures + worse.astype(jnp.int32), 10)
-        return _Memory(
+        taken_back = ~jnp.isfinite(after) & (memory.rest == 0)
+        return _tree.where(taken_back, old, new), _Memory(
             jnp.where(worse, 0.0, jnp.concatenate([du[None], memory.du[:-1]])),
             jnp.where(worse, 0.0, jnp.concatenate([df[None], memory.df[:-1]])),
             failures,
             jnp.where(worse, 2**failures, jnp.maximum(memory.rest - 1, 0)),
         )
-
-    def forgives(self, memory: _Memory) -> Bool[Array, ""]:
-        return memory.rest == 0
 
 
 def _vector(half: Leaves) -> Float[Array, " n"]:

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from eqprop import _tree
+from eqprop._blocks import Blocks
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
-from eqprop.relaxation.base import AbstractRelaxation, status
+from eqprop.relaxation.base import AbstractRelaxation, check_tolerance, status
 
 
 class Flow(AbstractRelaxation):
-    """`du/dt = F(u)` until `‖F(u)‖₂ ≤ tol`, at most for `horizon` time constants of the leak.
+    """`du/dt = F(u)` until `max |F(u)| ≤ tol`, at most for `horizon` time constants of the leak.
 
     Any solver and step-size controller of diffrax will do; a constant step needs `dt0`. By default the step adapts to
     local errors well below `tol`: a looser control never settles to it. Complex states are integrated as pairs of real
@@ -31,16 +32,18 @@ class Flow(AbstractRelaxation):
     reverse_differentiable: ClassVar[bool] = True
 
     def __check_init__(self):
-        if self.horizon <= 0 or self.max_steps < 1:
+        check_tolerance(self, self.tol, self.max_steps)
+        if self.horizon <= 0:
             raise ValueError(
-                f"Flow got horizon={self.horizon} and max_steps={self.max_steps}; "
-                "expected a horizon above 0 and max_steps of at least 1."
+                f"Flow got horizon={self.horizon}; expected a time above 0, in time constants of the leak."
             )
         if self.dt0 is None and isinstance(self.controller, diffrax.ConstantStepSize):
             raise ValueError("A constant step size needs dt0: give Flow(dt0=0.1, ...).")
 
-    def __call__(self, drift: Drift, u0: AnyState, *, key: PRNGKeyArray | None = None) -> Solution:
-        del key
+    def __call__(
+        self, drift: Drift, u0: AnyState, *, blocks: Blocks | None = None, key: PRNGKeyArray | None = None
+    ) -> Solution:
+        del blocks, key
 
         def velocity(t: Any, y: AnyState, args: None) -> AnyState:
             del t, args
@@ -48,7 +51,7 @@ class Flow(AbstractRelaxation):
 
         def settled(t: Any, y: AnyState, args: None, **kwargs: Any) -> Bool[Array, ""]:
             del kwargs
-            return _tree.norm(velocity(t, y, args)) <= self.tol
+            return _tree.max_norm(velocity(t, y, args)) <= self.tol
 
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
@@ -64,7 +67,7 @@ class Flow(AbstractRelaxation):
         )
         assert solution.ys is not None
         end = _tree.from_pairs(jax.tree.map(lambda y: y[-1], solution.ys), u0)
-        start_residual, end_residual = _tree.norm(drift(u0)), _tree.norm(drift(end))
+        start_residual, end_residual = _tree.max_norm(drift(u0)), _tree.max_norm(drift(end))
         better = end_residual <= start_residual
         residual = jnp.where(better, end_residual, start_residual)
         steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
