@@ -10,7 +10,7 @@ STUDY = --scale $(SCALE) $(if $(DATA_LABEL),--data-label "$(DATA_LABEL)") $(ARGS
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train digits table1 table2 ablations best figures spice substrate audit collect test test-slow check format data bench bench-gpu bench-data clean
+.PHONY: help setup train digits table1 table2 ablations best weak-feedback figures spice substrate audit collect test test-slow check format data bench bench-gpu bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ ablations: $(STAMP) ## Homeostasis part by part: terms, coefficients, draws, RBP
 
 best: $(STAMP) ## How far finite nudges alone go on Fashion-MNIST; SCALE as above
 	$(BIN)/python -m experiments.paper.best $(STUDY)
+
+weak-feedback: $(STAMP) ## Weak feedback by depth, and on CIFAR-10; SCALE and DATA_LABEL as above
+	$(BIN)/python -m experiments.paper.weak_feedback $(STUDY)
 
 spice: $(STAMP) ## Compare circuits with ngspice: fixed points, error vectors, noise, gradients, oscillating nudge
 	$(BIN)/python -m experiments.spice.compare $(ARGS)

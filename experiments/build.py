@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from eqprop import Model, Trainer, TrainState
 from eqprop.data import Batches, Dataset, Preprocess, Split, permutation
-from eqprop.network import as_network
 from eqprop.readout import SquaredError
 from experiments.runtime import Placement
 
@@ -45,6 +44,7 @@ def build(cfg: DictConfig) -> Task:
             f"the configuration says data.num_classes={cfg.data.num_classes} and "
             f"data.image_shape={list(cfg.data.image_shape)}. Correct the configuration."
         )
+    dataset = _held_out(dataset, cfg)
     dataset = dataclasses.replace(dataset, train=_subset(dataset.train, cfg))
     batches = Batches(dataset.train, cfg.batch_size, cfg.data.seed, drop_last=True)
     schedule = instantiate(cfg.schedule)(1.0, *_decay_steps(cfg, len(batches)))
@@ -56,7 +56,7 @@ def build(cfg: DictConfig) -> Task:
         homeostasis=None if cfg.homeostasis is None else instantiate(cfg.homeostasis),
         coarse=None if cfg.coarse is None else instantiate(cfg.coarse),
         keep_unsettled=cfg.keep_unsettled,
-        patience=cfg.patience,
+        warm_start=cfg.warm_start,
     ).on(None if cfg.substrate is None else instantiate(cfg.substrate))
 
     def initial(seed: int) -> TrainState:
@@ -86,7 +86,7 @@ def instantiate(node: DictConfig) -> Any:
 
 def _model(cfg: DictConfig, key: Array) -> Model:
     network_key, readout_key = jax.random.split(jax.random.fold_in(key, 1))
-    network = as_network(instantiate(cfg.network)(key=network_key))
+    network = instantiate(cfg.network)(key=network_key)
     readout = instantiate(cfg.readout)
     if not isinstance(readout, SquaredError):
         shapes = jax.eval_shape(network.embed, jax.ShapeDtypeStruct(_input_shape(cfg), np.float32))
@@ -95,6 +95,23 @@ def _model(cfg: DictConfig, key: Array) -> Model:
             raise ValueError(f"The readout reads layer {layer!r}, but the network has {', '.join(shapes)}.")
         readout = readout(features=shapes[layer].size, key=readout_key)
     return Model(network, readout)
+
+
+def _held_out(dataset: Dataset, cfg: DictConfig) -> Dataset:
+    """The data set with the last `data.holdout` images of a fixed shuffle of the training images as its test."""
+    size, train = cfg.data.holdout, dataset.train
+    if size is None:
+        return dataset
+    if type(size) is not int or not 0 < size <= len(train) - cfg.batch_size:
+        raise ValueError(
+            f"data.holdout is {size}; expected a whole number from 1 to {len(train) - cfg.batch_size}, which leaves a "
+            "batch to train on, or null for the test images."
+        )
+    order = permutation(len(train), cfg.data.seed)
+    kept, held = np.sort(order[:-size]), np.sort(order[-size:])
+    images = np.asarray(train.images)
+    splits = (Split(images[rows], train.labels[rows], train.source) for rows in (kept, held))
+    return dataclasses.replace(dataset, **dict(zip(("train", "test"), splits, strict=True)))
 
 
 def _subset(train: Split, cfg: DictConfig) -> Split:

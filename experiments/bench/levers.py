@@ -28,7 +28,6 @@ class Variant(NamedTuple):
 
     name: str
     relaxation: eq.AbstractRelaxation
-    patience: int | None
     coarse: eq.CoarsePhase | None = None
     donate: bool = False
 
@@ -38,25 +37,20 @@ def variants(tol: float) -> list[Variant]:
     sweep, anderson = eq.Sweep(tol=tol, max_steps=STEPS), eq.Anderson(tol=tol, max_steps=STEPS)
     half = eq.CoarsePhase(eq.Sweep(tol=1e-2, max_steps=30))
     return [
-        Variant("synchronous steps, damped by half", eq.Picard(tol=tol, max_steps=STEPS, damping=0.5), None),
-        Variant("synchronous steps", eq.Picard(tol=tol, max_steps=STEPS), None),
-        Variant("even-odd sweeps", sweep, None),
-        Variant("even-odd sweeps, compaction after 16", sweep, 16),
-        Variant("even-odd sweeps, compaction after 8", sweep, 8),
-        Variant("even-odd sweeps, compaction after 4", sweep, 4),
-        Variant("Anderson over sweeps", anderson, None),
-        Variant("Anderson over sweeps, compaction after 8", anderson, 8),
-        Variant("sweeps, compaction, free phase begun in float16", sweep, 8, coarse=half),
-        Variant("sweeps, compaction, donated buffers", sweep, 8, donate=True),
+        Variant("synchronous steps, damped by half", eq.Picard(tol=tol, max_steps=STEPS, damping=0.5)),
+        Variant("synchronous steps", eq.Picard(tol=tol, max_steps=STEPS)),
+        Variant("block sweeps", sweep),
+        Variant("block sweeps, a look at the residual after each", eq.Sweep(tol=tol, max_steps=STEPS, every=1)),
+        Variant("Anderson over sweeps", anderson),
+        Variant("block sweeps, free phase begun in float16", sweep, coarse=half),
+        Variant("block sweeps, donated buffers", sweep, donate=True),
     ]
 
 
 def measure(variant: Variant, model: eq.Model, data: Images) -> dict[str, Any]:
     """Milliseconds a step over several batches, seconds to compile, mean steps and unsettled examples."""
     estimator = eq.FiniteNudge(stencil=eq.centred(0.5), relaxation=variant.relaxation, norm_bound=1.0)
-    trainer = eq.Trainer(
-        variant.relaxation, estimator, optax.adam(1e-3), coarse=variant.coarse, patience=variant.patience
-    )
+    trainer = eq.Trainer(variant.relaxation, estimator, optax.adam(1e-3), coarse=variant.coarse)
     state = trainer.init(model, key=jax.random.key(0))
     batches = [data.batch(50, 1000 + index) for index in range(BATCHES)]
     arrays, static = eqx.partition(state, eqx.is_array)

@@ -77,8 +77,7 @@ def our_trainer(
     reference: bool = False,
     **options: Any,
 ) -> eq.Trainer:
-    """The trainer that is measured; with `reference`, the same estimator relaxed until rounding, all examples waiting
-    for the slowest.
+    """The trainer that is measured; with `reference`, the same estimator relaxed until rounding.
 
     Make the reference where float64 is enabled, since its stencil takes the precision of the day.
     """
@@ -89,5 +88,4 @@ def our_trainer(
         estimator=our_estimator(estimator, settings.beta, nudged, **options),
         optimiser=optimiser,
         homeostasis=homeostasis(kind, settings.coefficient) if homeostatic else None,
-        patience=None if reference else 8,
     )
