@@ -18,6 +18,10 @@ Target = Num[Array, " classes"] | Integer[Array, ""]
 """A vector of targets, of any numbers, or the number of a class: a scalar integer and nothing else is one."""
 
 
+Batch = tuple[Shaped[Array, "batch ..."], Array]
+"""Inputs, and targets: class numbers `(batch,)`, or vectors of numbers `(batch, classes)`."""
+
+
 class AbstractReadout(eqx.Module):
     """Reads one layer of the rates. All methods see one example."""
 
@@ -185,3 +189,22 @@ def is_class(y: Target) -> bool:
 def is_valid(y: Target, classes: int) -> Bool[Array, ""]:
     """Whether a target is one: a class within range, or a vector of finite numbers."""
     return (y >= 0) & (y < classes) if is_class(y) else jnp.all(jnp.isfinite(y))
+
+
+def checked(model: Model, batch: Batch) -> Batch:
+    """**Raises:** `ValueError` for an empty batch, for another number of targets than of inputs, and for classes out of
+    range where they can be seen."""
+    x, y = batch
+    if x.shape[0] == 0 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"A batch has {x.shape[0]} inputs and {y.shape[0]} targets; expected as many of each, and at least one."
+        )
+    if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and _tree.is_concrete(y):
+        scores = lambda m, x: m.readout.predict(m.network.rates(m.initial_state(x)))
+        classes = eqx.filter_eval_shape(scores, model, x[0]).size
+        if not 0 <= int(y.min()) <= int(y.max()) < classes:
+            raise ValueError(
+                f"The classes of a batch go from {int(y.min())} to {int(y.max())}, but the readout has {classes}: "
+                f"expected whole numbers from 0 to {classes - 1}. Count them from 0, or change the readout."
+            )
+    return x, y

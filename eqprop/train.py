@@ -16,13 +16,10 @@ from eqprop.alignment import alignment
 from eqprop.coarse import CoarsePhase
 from eqprop.estimator import AbstractErrorEstimator, AbstractEstimator, Response
 from eqprop.homeostasis import AbstractHomeostasis
-from eqprop.readout import Model, is_valid
+from eqprop.readout import Batch as Batch, Model, checked, is_valid
 from eqprop.relaxation import AbstractRelaxation, until_rounding
 from eqprop.state import TrainState as TrainState
 from eqprop.substrate.stack import Substrate
-
-Batch = tuple[Float[Array, "batch ..."], Array]
-"""Inputs, and targets: class numbers `(batch,)`, or vectors of numbers `(batch, classes)`."""
 
 Metrics = dict[str, Float[Array, ""]]
 """Scalars by name, averages over a batch unless the name says otherwise."""
@@ -100,7 +97,7 @@ class Trainer(eqx.Module):
         **Raises:** `ValueError` for an empty batch, or for classes out of range where they can be seen.
         """
         model = state.model
-        x, y = _checked(model, batch)
+        x, y = checked(model, batch)
         size = x.shape[0]
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
         free_key, respond_key, homeostasis_key, share_key, write_key = keys
@@ -162,7 +159,7 @@ class Trainer(eqx.Module):
 
         **Raises:** `ValueError` as `step` does.
         """
-        x, y = _checked(model, batch)
+        x, y = checked(model, batch)
         device = self.deployed(model)
         relax_key, read_key = jax.random.split(jax.random.key(0) if key is None else key)
         free = self._relax(device, x, relax_key)
@@ -193,7 +190,7 @@ class Trainer(eqx.Module):
         estimator = self._estimator
         if not isinstance(estimator, AbstractErrorEstimator):
             raise ValueError(f"{type(estimator).__name__} estimates no error vector to compare.")
-        x, y = _checked(model, batch)
+        x, y = checked(model, batch)
         free_key, align_key = jax.random.split(key)
         device = self.deployed(model)
         free = self.free_phase(device, x, key=free_key)
@@ -285,20 +282,3 @@ class Trainer(eqx.Module):
             return model.readout.loss(s, y), *right, is_valid(y, scores.size)
 
         return eqx.filter_vmap(one)(u, y, None if key is None else jax.random.split(key, y.shape[0]))
-
-
-def _checked(model: Model, batch: Batch) -> Batch:
-    x, y = batch
-    if x.shape[0] == 0 or x.shape[0] != y.shape[0]:
-        raise ValueError(
-            f"A batch has {x.shape[0]} inputs and {y.shape[0]} targets; expected as many of each, and at least one."
-        )
-    if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and _tree.is_concrete(y):
-        scores = lambda m, x: m.readout.predict(m.network.rates(m.initial_state(x)))
-        classes = eqx.filter_eval_shape(scores, model, x[0]).size
-        if not 0 <= int(y.min()) <= int(y.max()) < classes:
-            raise ValueError(
-                f"The classes of a batch go from {int(y.min())} to {int(y.max())}, but the readout has {classes}: "
-                f"expected whole numbers from 0 to {classes - 1}. Count them from 0, or change the readout."
-            )
-    return x, y

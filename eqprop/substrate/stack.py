@@ -141,7 +141,8 @@ class Substrate(eqx.Module):
         worst: Reciprocity = "none"
         for part in self.parts.values():
             unknown = worst == "gauge" and part.reciprocity == "keeps" and not part.commutes_with_gains
-            worst = "breaks" if unknown else max(worst, part.reciprocity, key=_WORSE.index)
+            both: tuple[Reciprocity, Reciprocity] = worst, part.reciprocity
+            worst = "breaks" if unknown else max(both, key=_WORSE.index)
         return worst
 
     def describe(self) -> str:
