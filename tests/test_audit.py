@@ -138,7 +138,7 @@ WEIGHT, INPUT, TARGET = 0.4, 0.3, -0.6
 
 
 def neuron(batch=1):
-    model = eqprop.Model(Neuron(jnp.asarray(WEIGHT)), eqprop.SquaredError())
+    model = eqprop.Model(Neuron(weight=jnp.asarray(WEIGHT)), eqprop.SquaredError())
     return model, jnp.full((batch, 1), INPUT), jnp.full((batch, 1), TARGET)
 
 
@@ -181,7 +181,7 @@ def test_radius_of_convergence_of_one_neuron():
 def test_a_linear_neuron_has_a_simple_pole():
     """With `σ(u) = u`, `s*(β) = (c − β y)/(1 − w − β)`: R = 1 − w exactly, and Taylor coefficients are geometric."""
     _, x, y = neuron()
-    model = eqprop.Model(Neuron(jnp.asarray(WEIGHT), eqprop.linear), eqprop.SquaredError())
+    model = eqprop.Model(Neuron(weight=jnp.asarray(WEIGHT), activation=eqprop.linear), eqprop.SquaredError())
     estimator = FiniteNudge(stencil=eqprop.cauchy(0.2, 4), relaxation=SETTLE)
     report = audit(model, x, y, estimator=estimator, relaxation=SETTLE, reference=SETTLE)
     np.testing.assert_allclose(report.convergence_radius, 1 - WEIGHT, rtol=1e-3)

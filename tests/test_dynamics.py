@@ -153,7 +153,7 @@ def test_the_longest_step(spread):
         (lambda share: DeviceFlow(settle=100.0, dt=2 * tau * share, dynamics=dynamics), "Lower dt"),
         (lambda share: LockIn(beta=0.1, period=share * period, dynamics=dynamics), "Raise steps_per_period"),
         (
-            lambda share: eqprop.OscillatingNudge(0.1, period=share * period, dynamics=dynamics),
+            lambda share: eqprop.OscillatingNudge(radius=0.1, period=share * period, dynamics=dynamics),
             "Raise steps_per_period",
         ),
     ):
@@ -332,9 +332,9 @@ def test_what_a_lock_in_refuses(change, message):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda q: LockIn(q),
-        lambda q: eqprop.OscillatingNudge(q),
-        lambda q: LockIn(0.1, dynamics=Dynamics(WhiteNoise(q), Flicker(q), TimeConstants(q))),
+        lambda q: LockIn(beta=q),
+        lambda q: eqprop.OscillatingNudge(radius=q),
+        lambda q: LockIn(beta=0.1, dynamics=Dynamics(WhiteNoise(q), Flicker(q), TimeConstants(q))),
         lambda q: [Mismatch(q), ReadoutNoise(q), PhaseOffset(q), MirrorGain(q, q)],
         lambda q: Mismatch(q, law="gaussian").note(),
     ],

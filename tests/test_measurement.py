@@ -95,7 +95,7 @@ def test_the_order_of_parts_outlives_compilation():
     s, adc, offset = {"a": jnp.linspace(0.0, 1.0, 101)}, ADC(4), PhaseOffset(0.1)
     for names in (("a", "b"), ("b", "a")):
         for parts, levels in (((offset, adc), True), ((adc, offset), False)):
-            device = Substrate(**dict(zip(names, parts, strict=True)))
+            device = Substrate(**dict(zip(names, parts, strict=True)))  # pyright: ignore[reportArgumentType]
             probe = device.equip(eqprop.FiniteNudge(stencil=eqprop.centred(BETA), relaxation=SETTLE)).probe
             assert probe is not None
             for read in (probe, eqx.filter_jit(probe)):
@@ -125,7 +125,9 @@ def test_patterns_and_noise_have_their_own_keys():
 def test_predictions_are_read_as_well():
     """A converter of one bit turns rates into 0 and 1; loss and accuracy by hand from those, not from the rates."""
     p = problem("asymmetric")
-    trainer = eqprop.Trainer(SETTLE, eqprop.FiniteNudge(eqprop.centred(BETA), SETTLE), optax.sgd(0.1))
+    trainer = eqprop.Trainer(
+        SETTLE, eqprop.FiniteNudge(stencil=eqprop.centred(BETA), relaxation=SETTLE), optax.sgd(0.1)
+    )
     evaluate = eqx.filter_jit(lambda trainer: trainer.evaluate(p.model, (p.x, p.y)))
     exact, coarse = evaluate(trainer), evaluate(trainer.on(Substrate(adc=ADC(1))))
     s = 1 / (1 + np.exp(2 - 4 * np.asarray(free_phase(p.model, p.x).state["out"])))
