@@ -179,6 +179,22 @@ def test_homeostasis_that_needs_no_state_acts_where_nothing_settled():
     assert gap(changed(p.model, new.model), penalty) < TOL
 
 
+def test_homeostasis_acts_alone_at_a_warm_start():
+    """The first step is the gradient of the penalty, the second that of both."""
+    p = problem("asymmetric")
+    form, estimator = ExactHomeostasis(coefficient=0.5), RecurrentBackprop(relaxation=RELAX)
+    trainer = Trainer(RELAX, estimator, optax.sgd(1.0), form, warm_start=1)
+    first, _ = step(trainer, trainer.init(p.model, key=KEY), (p.x, p.y))
+    penalty = eqx.filter_jit(eqx.filter_grad(lambda m: 0.5 * form(m.network, m.initial_state(p.x[0]), key=KEY)))
+    assert gap(changed(p.model, first.model), penalty(p.model)) < TOL
+    second, metrics = step(trainer, first, (p.x, p.y))
+    both = jax.tree.map(jnp.add, estimate(estimator, first.model, p.x, p.y)[1], penalty(first.model))
+    assert gap(changed(first.model, second.model), both) < 1e-8 and metrics["usable_fraction"] == 1.0
+    for steps in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"warm_start is {steps}; expected a number of steps"), unchecked():
+            Trainer(RELAX, estimator, optax.sgd(1.0), warm_start=steps)
+
+
 def changed(model, new):
     """By how much parameters went down: with plain descent of rate one, the gradient."""
     return jax.tree.map(lambda a, b: a - b, *(eqx.filter(m, eqx.is_inexact_array) for m in (model, new)))

@@ -1,0 +1,64 @@
+"""The README's own Python runs as it is printed, and its estimator is the library's centred difference."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import eqprop
+from helpers import ROOT, gap, problem, unchecked
+from runs import as_users_run
+
+
+@pytest.fixture(scope="module")
+def readme():
+    """The names that all blocks leave, run one after the other in single precision."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    names: dict = {"__name__": "readme"}
+    with as_users_run(), unchecked():
+        jax.config.update("jax_enable_x64", False)
+        for block in blocks:
+            exec(block, names)
+    return names
+
+
+def test_the_network_learns_and_settles(readme):
+    """The loop of 300 steps ends on a batch of 50 of which most are right, all but one or two settled, and whose error
+    vectors homeostasis has aligned."""
+    metrics, alignment = readme["metrics"], readme["alignment"]
+    assert metrics["accuracy"] > 0.9 and metrics["unsettled_fraction"] < 0.05
+    assert alignment["cosine_hidden"] > 0.99
+    assert readme["x"].dtype == jnp.float32 and int(readme["state"].step) == 300
+
+
+def test_its_estimator_is_a_centred_nudge(readme):
+    """Two steps of training with either end at the same parameters, with as many steps of relaxation."""
+    p, relaxation = problem("asymmetric"), eqprop.Sweep(tol=1e-9)
+    ends = []
+    for estimator in (
+        readme["TwoPoint"](relaxation=relaxation, beta=0.1),
+        eqprop.FiniteNudge(eqprop.centred(0.1), relaxation),
+    ):
+        trainer = eqprop.Trainer(relaxation, estimator, optax.sgd(0.1))
+        state, step = trainer.init(p.model, key=jax.random.key(0)), eqx.filter_jit(trainer.step)
+        for _ in range(2):
+            state, metrics = step(state, (p.x, p.y))
+        assert metrics["unsettled_fraction"] == 0.0
+        ends.append((state.model, metrics))
+    assert gap(ends[0][0], ends[1][0]) < 1e-12
+    np.testing.assert_allclose(ends[0][1]["nudged_steps"], ends[1][1]["nudged_steps"])
+
+
+def test_its_estimator_reports_either_phase(readme):
+    """A nudge that does not settle leaves the example out."""
+    p, relaxation = problem("asymmetric"), eqprop.Sweep(tol=1e-9)
+    short = readme["TwoPoint"](relaxation=eqprop.Sweep(tol=1e-9, max_steps=2), beta=0.1)
+    trainer = eqprop.Trainer(relaxation, short, optax.sgd(0.1))
+    state, metrics = eqx.filter_jit(trainer.step)(trainer.init(p.model, key=jax.random.key(0)), (p.x, p.y))
+    assert metrics["usable_fraction"] == 0.0 and gap(state.model, p.model) == 0.0
