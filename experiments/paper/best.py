@@ -27,7 +27,7 @@ RUNS = {
 
 NOTE = """
 
-784-256-256-10 from angle 90; AdamW with a cosine schedule; error vectors bounded to norm 1.
+784-256-256-32 and a softmax readout from angle 90; AdamW with a cosine schedule; error vectors bounded to norm 1.
 The accuracy is that after the last epoch. Nobody has published this job, so that there is no figure to compare with.
 Made by `make best SCALE={scale}`.
 """

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from experiments.cli import CONFIGS
 from experiments.figures import BLUE, ORANGE
@@ -52,7 +53,8 @@ def table() -> str:
         "| unsettled (%) | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind, title in (("exact", "exact, coefficient 10"), ("none", "none")):
+    strength = OmegaConf.load(RESULTS / f"exact-{SEEDS[0]}" / "config.yaml").homeostasis.coefficient
+    for kind, title in (("exact", f"exact, coefficient {strength:g}"), ("none", "none")):
         runs = load(kind, "summary.json")
         cells = [_spread([100 * r["test_accuracy"] for r in runs], 2)]
         for key in ("cosine_hidden", "functional_asymmetry"):
