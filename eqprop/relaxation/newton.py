@@ -19,8 +19,8 @@ class _Memory(eqx.Module):
     drift: AnyState
     shift: Float[Array, ""]
     """`λ`: the next step follows the flow for about a time `1/λ`."""
-    moved: Bool[Array, ""]
-    """Whether the last step was more than rounding."""
+    rounded: Bool[Array, ""]
+    """Whether the drift is nothing but rounding."""
 
 
 class Newton(AbstractIteration):
@@ -38,6 +38,9 @@ class Newton(AbstractIteration):
     and `λ` raised, in three cases: `c` exceeds the residual; the residual is not finite; or `det(λ1 − J) < 0`. In the
     last, an unstable mode is faster than `λ`, and the step would run back in time, into a saddle that the flow leaves.
 
+    Besides, a state has settled where no neuron's drift exceeds its own rounding, `|Fᵢ| ≤ ε Σⱼ |Jᵢⱼ uⱼ|`, which large
+    conductances lift above that of the potentials; or where an undamped step changes no digit.
+
     Convergence is quadratic whatever the stiffness, at `n` tangents and `n³/3` multiplications a step: for circuits
     with exponential devices, of up to about a thousand nodes. Complex states need an analytic drift.
 
@@ -54,7 +57,7 @@ class Newton(AbstractIteration):
     def init(self, drift: Drift, u0: AnyState, blocks: Blocks) -> Iterate:
         force = drift(u0)
         residual, excess = self.measure(u0, u0, dict(enumerate(jax.tree.leaves(force))))
-        memory = _Memory(force, jnp.ones_like(residual), jnp.ones((), bool))
+        memory = _Memory(force, jnp.ones_like(residual), jnp.zeros((), bool))
         return Iterate(u0, u0, residual, excess, jnp.zeros((), jnp.int32), memory)
 
     def step(self, drift: Drift, now: Iterate, blocks: Blocks) -> Iterate:
@@ -78,12 +81,15 @@ class Newton(AbstractIteration):
         lowered, raised = factor * memory.shift, jnp.maximum(REFUSED * memory.shift, 1.0)
         u, new = _tree.where(accepted, (u, new), (now.u, memory.drift))
         residual, excess = self.measure(u, now.start, dict(enumerate(jax.tree.leaves(new))))
-        memory = _Memory(new, jnp.where(accepted, lowered, raised), jnp.any(start + d != start))
+        eps = float(jnp.finfo(start.dtype).eps)
+        rounding = eps * jnp.sum(jnp.abs(J) * jnp.abs(start)[None], axis=1)
+        still = jnp.all(start + d == start) & (memory.shift <= 1)
+        rounded = still | jnp.all(jnp.abs(ravel_pytree(new)[0]) <= rounding)
+        memory = _Memory(new, jnp.where(accepted, lowered, raised), rounded)
         return Iterate(u, now.start, residual, excess, now.num_steps + 1, memory)
 
     def settled(self, now: Iterate) -> Bool[Array, ""]:
-        # Where a long step is nothing but rounding, there is nothing left to solve.
-        return super().settled(now) | (~now.memory.moved & (now.memory.shift <= 1))
+        return super().settled(now) | now.memory.rounded
 
 
 def _upright(factors: Inexact[Array, "n n"], pivots: Int[Array, " n"]) -> Bool[Array, ""]:
