@@ -3,7 +3,9 @@
 import sys
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hydra.utils import get_method
 from omegaconf import OmegaConf
@@ -86,13 +88,27 @@ def test_every_experiment_takes_an_abstract_step(name, stand_in):
 def test_every_data_set_takes_an_abstract_step(name, stand_in):
     shape, classes = FOREIGN[name]
     conv = ["network=conv", "network.channels=[4,4]", "homeostasis=skew"] if len(shape) == 3 else []
-    task = check_abstractly(f"data={name}", "batch_size=4", *conv)
+    task = check_abstractly(f"data={name}", "batch_size=4", "estimator=rbp", *conv)
     assert (task.dataset.image_shape, task.dataset.num_classes) == (shape, classes)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_takes_an_abstract_step(name):
     check_abstractly(f"estimator={name}", *SMALL, *NEEDS.get(name, []))
+
+
+@pytest.mark.parametrize("network", ["dense", "conv"])
+def test_kernels_at_the_start_are_scaled(network):
+    """And nothing else is: `init_scale` is of the draw."""
+    words = [f"network={network}", "data.image_shape=[8,8,1]", "data.input_size=64"]
+    small = "network.channels=[3,4]" if network == "conv" else "network.sizes=[64,5,4]"
+    one, two = (
+        instantiate(configuration(*words, small, f"network.init_scale={scale}").network)(key=jax.random.key(0))
+        for scale in (1.0, 1.5)
+    )
+    for name, kernel in one.kernels.items():
+        np.testing.assert_allclose(two.kernels[name], 1.5 * kernel, rtol=1e-6)
+    assert all(not np.any(bias) for bias in two.biases.values())
 
 
 OTHERS = ("relaxation", "stencil", "coarse", "optimiser", "homeostasis", "readout", "schedule", "substrate")
@@ -115,6 +131,8 @@ MISSPELT = [
     ("sizes=[64,10]", "the configuration has no 'sizes'", "Did you mean 'network.sizes'?"),
     ("learning_rate=0.1", "the configuration has no 'learning_rate'", "Did you mean 'optimiser.learning_rate'?"),
     ("relaxation.max_step=3", "relaxation has no 'max_step'", "Did you mean 'max_steps'?"),
+    ("patience=8", "the configuration has no 'patience'", ""),
+    ("relaxation.rtoll=0.1", "relaxation has no 'rtoll'", "Did you mean 'rtol'?"),
     ("run.checkpoint_minute=1", "run has no 'checkpoint_minute'", "Did you mean 'checkpoint_minutes'?"),
     ("homeostasis=none homeostasis.coefficient=1", "it is None", "Choose another homeostasis first."),
     ("network.sizes.0=3", "network.sizes is a list", "give it whole, as in network.sizes=[…]"),
@@ -179,6 +197,12 @@ def test_audit_has_its_own_keys():
         ("seed=-1", "seed is -1; expected"),
         ("evaluation.every=0", "evaluation.every is 0; expected"),
         ("max_unsettled=2", "max_unsettled is 2; expected a number from 0 to 1"),
+        ("warm_start=-1", "warm_start is -1; expected"),
+        ("data.holdout=0", "data.holdout is 0; expected"),
+        ("network.feedback_gain=0.0", "feedback_gain is 0.0; expected a number above 0"),
+        ("homeostasis.share=2.0", "share is 2.0; expected a part of the batch"),
+        ("relaxation.rtol=1.0", "rtol is 1.0; expected a fraction"),
+        ("relaxation.every=0", "every is 0; expected a number of sweeps"),
     ],
 )
 def test_values_out_of_range_are_errors(override, message):
