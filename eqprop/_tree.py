@@ -7,7 +7,7 @@ the real and imaginary parts stacked as a batch, so that no complex matrix produ
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -82,7 +82,7 @@ def is_concrete(value: object) -> bool:
     return numeric and not isinstance(value, Tracer)
 
 
-def known_false(condition: object) -> bool:
+def known_false(condition: Any) -> bool:
     """Whether a condition on settings is known to fail, for one of them at least; what is traced passes."""
     return is_concrete(condition) and not np.all(condition)
 
@@ -146,7 +146,7 @@ def precision() -> jax.lax.Precision | None:
 
     By default graphics cards multiply with ten-bit mantissas, and a state would settle to them only.
     """
-    return jax.lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None
+    return jax.lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None  # pyright: ignore
 
 
 def real_linear(

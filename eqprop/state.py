@@ -1,5 +1,7 @@
 """The state of a training."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,11 +27,11 @@ class TrainState(eqx.Module):
     def advanced(self, updated: Bool[Array, ""], model: Model, optimiser: optax.OptState) -> "TrainState":
         """The state one step later, with the new model and optimiser if it was `updated`, else with the old ones."""
 
-        def choose(new: object, old: object) -> object:
+        def choose(new: Any, old: Any) -> Any:
             return jnp.where(updated, new, old) if eqx.is_array(new) else new
 
-        new = jax.tree.map(choose, (model, optimiser), (self.model, self.optimiser))
-        return TrainState(*new, self.key, self.step + 1)
+        model, optimiser = jax.tree.map(choose, (model, optimiser), (self.model, self.optimiser))
+        return TrainState(model, optimiser, self.key, self.step + 1)
 
     @property
     def key(self) -> PRNGKeyArray:

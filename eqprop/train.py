@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -221,7 +222,7 @@ class Trainer(eqx.Module):
         rule = self.optimiser if writes is None else optax.chain(self.optimiser, writes)
         return optax.with_extra_args_support(rule)
 
-    def _update(self, gradient: Model, state: optax.OptState, params: Model, loss: Array, key: PRNGKeyArray):
+    def _update(self, gradient: Any, state: optax.OptState, params: Any, loss: Array, key: PRNGKeyArray) -> tuple:
         return self._rule.update(gradient, state, params, value=loss, grad=gradient, key=key)
 
     def _nudged(self, device: Model) -> Model:

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 import eqprop
 from eqprop import ExactHomeostasis, ForwardHomeostasis, SkewHomeostasis
-from eqprop.jacobian import metric_jacobian
+from eqprop.jacobian import jacobian, metric_jacobian
 from helpers import FD_TOL, SETTLE, Ring, chain, finite_differences, flat, free_phase, gap, oracle, problem
 
 DRAWS = 4096
@@ -160,7 +160,7 @@ def test_tied_weights_are_symmetric_in_the_metric():
     tied = eqx.tree_at(lambda n: n.kernels, network, {**kernels, "out-conv1": kernels["conv1-out"]})
     assert float(SkewHomeostasis()(tied, u, key=jax.random.key(0))) < 1e-28
     # Not by the metric of one: the feedback is weaker than the forward path.
-    forward, transposed = eqprop.jacobian.jacobian(tied, tied.rates(u))
+    forward, transposed = jacobian(tied, tied.rates(u))
     assert gap(forward(u), transposed(u)) > 0.01
 
 

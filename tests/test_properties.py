@@ -156,7 +156,7 @@ def test_any_estimator_is_its_dense_solve(graph, relaxation, strength):
 
     def run(x, y):
         settled = settle(model.free_drift(x), model.initial_state(x))
-        estimators = eqprop.TangentResponse(relaxation), eqprop.RecurrentBackprop(relaxation)
+        estimators = eqprop.TangentResponse(relaxation=relaxation), eqprop.RecurrentBackprop(relaxation=relaxation)
         return [estimator.respond(model, x, y, settled) for estimator in estimators]
 
     tangent, rbp = jax.jit(run)(x, jnp.asarray(y))
@@ -178,7 +178,7 @@ def test_weak_feedback_is_exact_on_any_graph_that_is_symmetric(graph, points):
     np.testing.assert_allclose(oracle.m[:, None] * oracle.A, (oracle.m[:, None] * oracle.A).T, atol=1e-15)
     model = eqprop.Model(network, eqprop.SquaredError(layer=layer))
     settle = eqprop.Sweep(tol=1e-14, rtol=1e-9, max_steps=3000)
-    estimator = eqprop.FiniteNudge(eqprop.cauchy(0.02, points), settle)
+    estimator = eqprop.FiniteNudge(stencil=eqprop.cauchy(0.02, points), relaxation=settle)
 
     def run(x, y):
         free = settle(model.free_drift(x), model.initial_state(x), blocks=network.blocks)

@@ -260,11 +260,11 @@ def test_settings_may_be_swept_under_vmap(make, values):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda q: eqprop.FiniteNudge(eqprop.centred(0.1), Sweep(), norm_bound=q),
-        lambda q: eqprop.FiniteNudge(eqprop.cauchy(q, 4), Sweep()),
+        lambda q: eqprop.FiniteNudge(stencil=eqprop.centred(0.1), relaxation=Sweep(), norm_bound=q),
+        lambda q: eqprop.FiniteNudge(stencil=eqprop.cauchy(q, 4), relaxation=Sweep()),
         lambda q: Newton(tol=q),
         lambda q: eqprop.substrate.Mismatch(q),
-        lambda q: eqprop.LockIn(q),
+        lambda q: eqprop.LockIn(beta=q),
         lambda q: eqprop.ExactHomeostasis(coefficient=q),
     ],
     ids=["norm_bound", "radius", "newton", "mismatch", "lock_in", "coefficient"],
@@ -457,13 +457,19 @@ def test_reverse_mode_passes_through_fixed_steps():
         (lambda: Anderson(depth=0), "depth=0.*depth of at least 1"),
         (lambda: Anderson(ridge=0.0), "ridge=0.0.*ridge above 0"),
         (lambda: Picard(max_steps=0), "max_steps=0; expected .*max_steps of at least 1"),
-        (lambda: Picard(max_steps=2.5), "max_steps=2.5; expected .*max_steps of at least 1"),
+        (
+            lambda: Picard(max_steps=2.5),  # pyright: ignore[reportArgumentType]
+            "max_steps=2.5; expected .*max_steps of at least 1",
+        ),
         (lambda: Sweep(rtol=1.0), "rtol is 1.0; expected a fraction of the response, from 0 to below 1"),
         (lambda: Picard(rtol=-0.1), "rtol is -0.1"),
         (lambda: Anderson(every=0), "every is 0; expected a number of sweeps"),
         (lambda: Flow(tol=-1.0), "Flow got tol=-1.0"),
         (lambda: FixedSteps(3, tol=float("nan")), "FixedSteps got tol=nan"),
-        (lambda: FixedSteps(2.5), "num_steps is 2.5; expected a number of steps"),
+        (
+            lambda: FixedSteps(2.5),  # pyright: ignore[reportArgumentType]
+            "num_steps is 2.5; expected a number of steps",
+        ),
         (lambda: Sweep(tol=-1.0), "tol=-1.0.*expected tol of at least 0"),
         (lambda: Anderson(tol=float("nan")), "tol=nan"),
         (lambda: Flow(horizon=0.0), "horizon=0.0.*expected a time above 0"),
