@@ -192,7 +192,7 @@ def test_homeostasis_acts_alone_at_a_warm_start():
     assert gap(changed(first.model, second.model), both) < 1e-8 and metrics["usable_fraction"] == 1.0
     for steps in (-1, 2.5):
         with pytest.raises(ValueError, match=f"warm_start is {steps}; expected a number of steps"), unchecked():
-            Trainer(RELAX, estimator, optax.sgd(1.0), warm_start=steps)
+            Trainer(RELAX, estimator, optax.sgd(1.0), warm_start=steps)  # pyright: ignore[reportArgumentType]
 
 
 def changed(model, new):
@@ -334,7 +334,7 @@ def test_an_empty_batch_is_refused():
 
 def test_what_is_no_network_is_refused():
     with pytest.raises(ValueError, match="Linear is no network. Let it subclass eqprop.AbstractNetwork"), unchecked():
-        eqprop.Model(eqx.nn.Linear(6, 3, key=KEY), eqprop.SquaredError())
+        eqprop.Model(eqx.nn.Linear(6, 3, key=KEY), eqprop.SquaredError())  # pyright: ignore[reportArgumentType]
 
 
 # Optimisers and states.
