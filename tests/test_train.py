@@ -190,7 +190,8 @@ def test_homeostasis_acts_alone_at_a_warm_start():
     second, metrics = step(trainer, first, (p.x, p.y))
     both = jax.tree.map(jnp.add, estimate(estimator, first.model, p.x, p.y)[1], penalty(first.model))
     assert gap(changed(first.model, second.model), both) < 1e-8 and metrics["usable_fraction"] == 1.0
-    for steps in (-1, 2.5):
+    wrong: list[Any] = [-1, 2.5]
+    for steps in wrong:
         with pytest.raises(ValueError, match=f"warm_start is {steps}; expected a number of steps"), unchecked():
             Trainer(RELAX, estimator, optax.sgd(1.0), warm_start=steps)  # pyright: ignore[reportArgumentType]
 
@@ -333,8 +334,9 @@ def test_an_empty_batch_is_refused():
 
 
 def test_what_is_no_network_is_refused():
+    network: Any = eqx.nn.Linear(6, 3, key=KEY)
     with pytest.raises(ValueError, match="Linear is no network. Let it subclass eqprop.AbstractNetwork"), unchecked():
-        eqprop.Model(eqx.nn.Linear(6, 3, key=KEY), eqprop.SquaredError())  # pyright: ignore[reportArgumentType]
+        eqprop.Model(network, eqprop.SquaredError())  # pyright: ignore[reportArgumentType]
 
 
 # Optimisers and states.

@@ -65,7 +65,7 @@ def table() -> str:
     notes = (
         f"Mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}; 359 test images, so that one image is "
         f"0.28 points; {load('exact', 'summary.json')[0]['epochs']} epochs, the last one counts. {where['precision']}, "
-        f"{where['devices'][0]}, {where['cores']} cores, commit {where['commit'][:10]}. Unsettled: share of training "
+        f"{where['devices'][0]}, {where['cores_used']} of {where['cores']} cores, commit {where['commit'][:10]}; seconds include compilation and evaluation. Unsettled: share of training "
         "examples whose free or nudged phase missed its tolerance. Made by `make digits`; each run's configuration and "
         "records lie beside this file."
     )
