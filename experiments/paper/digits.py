@@ -62,12 +62,13 @@ def table() -> str:
         cells += [_spread([100 * r["unsettled_fraction"] for r in runs], 2), _spread([r["seconds"] for r in runs], 1)]
         rows.append(f"| digits | {title} | " + " | ".join(cells) + " |")
     where = load("exact", "environment.json")[0]
+    cores = f"{where['cores_used']} of {where['cores']} cores"
     notes = (
         f"Mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}; 359 test images, so that one image is "
         f"0.28 points; {load('exact', 'summary.json')[0]['epochs']} epochs, the last one counts. {where['precision']}, "
-        f"{where['devices'][0]}, {where['cores_used']} of {where['cores']} cores, commit {where['commit'][:10]}; seconds include compilation and evaluation. Unsettled: share of training "
-        "examples whose free or nudged phase missed its tolerance. Made by `make digits`; each run's configuration and "
-        "records lie beside this file."
+        f"{where['devices'][0]}, {cores}, commit {where['commit'][:10]}; seconds include compilation and evaluation. "
+        "Unsettled: share of training examples whose free or nudged phase missed its tolerance. Made by `make digits`; "
+        "each run's configuration and records lie beside this file."
     )
     return "# Digits: the default job\n\n" + "\n".join(rows) + "\n\n" + notes + "\n"
 
