@@ -145,7 +145,7 @@ NOTE = """Mean ± standard deviation over n seeds; differences are taken seed by
 examples with a phase that missed its tolerance, which take no part in the gradient. Sweeps are those of the last epoch;
 cosine and asymmetry are measured at its end. Sweeps of nudged phases are summed over both nudges. Those of RBP solve
 its linear system, and its cosine is that of the true gradient to itself. Seconds are those of the whole run, with
-compilation and evaluation.
+compilation and evaluation; where other work shared the machine, as at the scale cpu, they are no measure of speed.
 Made by `make weak-feedback SCALE={scale}`; records lie beside this file.
 """
 
