@@ -303,19 +303,18 @@ def test_classes_out_of_range_are_counted_and_left_out_in_compiled_functions():
     p = problem("asymmetric")
     trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
     new, metrics = step(trainer, trainer.init(p.model, key=KEY), (p.x, jnp.asarray([2, 3, 0])))
-    taken = jnp.asarray([0, 2])
-    expected = estimate(trainer.estimator, p.model, p.x[taken], jnp.asarray([2, 0]))[1]
-    assert gap(changed(p.model, new.model), expected) < 1e-8
+    # As if that example were left out for another reason, which has a test of its own.
+    other, _ = step(trainer, trainer.init(p.model, key=KEY), (p.x.at[1].set(jnp.nan), jnp.asarray([2, 0, 0])))
+    assert gap(new.model, other.model) < TOL and gap(new.model, p.model) > 0.0
     np.testing.assert_allclose([metrics["invalid_fraction"], metrics["usable_fraction"]], [1 / 3, 2 / 3])
     assert metrics["unsettled_fraction"] == 0.0
     evaluate = eqx.filter_jit(trainer.evaluate)
     some = evaluate(p.model, (p.x, jnp.asarray([2, -1, 0])))
-    each = [evaluate(p.model, (p.x, jnp.full(3, label)))["loss"] for label in range(3)]
-    assert all(np.isfinite(value) for value in (*each, *some.values()))
+    each = [evaluate(p.model, (jnp.stack([p.x[i]] * 3), jnp.full(3, label))) for i, label in ((0, 2), (2, 0))]
+    assert all(np.isfinite(value) for value in some.values())
     np.testing.assert_allclose(some["invalid_fraction"], 1 / 3)
-    rates = p.model.network.rates(free_phase(p.model, p.x[taken], RELAX).state)
-    losses = jax.vmap(p.model.readout.loss)(rates, jnp.asarray([2, 0]))
-    np.testing.assert_allclose(some["loss"], jnp.mean(losses), rtol=1e-9)
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(some[name], np.mean([one[name] for one in each]), rtol=1e-9)
 
 
 def test_an_empty_batch_is_refused():
@@ -543,9 +542,11 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("own", OWN)
-@pytest.mark.parametrize("method", [FiniteNudge, RecurrentBackprop, AsymmetricNudge])
-def test_networks_of_ones_own_train(own, method):
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [(FiniteNudge, "nothing_said"), (AsymmetricNudge, "own_activation"), (RecurrentBackprop, "own_activation")],
+)
+def test_networks_of_ones_own_train(method, own):
     """Subclasses of `AbstractNetwork`, one with activation and blocks of its own, learn three examples."""
     x, y = problem("asymmetric").x, jnp.asarray([0, 1, 2])
     estimator = (
