@@ -17,7 +17,6 @@ from eqprop.network.base import AbstractNetwork
 Target = Num[Array, " classes"] | Integer[Array, ""]
 """A vector of targets, of any numbers, or the number of a class: a scalar integer and nothing else is one."""
 
-
 Batch = tuple[Shaped[Array, "batch ..."], Array]
 """Inputs, and targets: class numbers `(batch,)`, or vectors of numbers `(batch, classes)`."""
 

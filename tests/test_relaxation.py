@@ -217,8 +217,8 @@ def test_what_is_compared_takes_as_many_steps():
     each example of a batch stops on its own."""
 
     def nodes(shift):
-        drift_at = lambda node: lambda u: jnp.tanh(0.9 * u) * node + shift - u
-        return Sweep(tol=1e-8).together(drift_at, jnp.linspace(0.1, 1.0, 6), jnp.zeros((6, 3)))
+        drift = lambda node, u: jnp.tanh(0.9 * u) * node + shift - u
+        return Sweep(tol=1e-8).together(drift, jnp.linspace(0.1, 1.0, 6), jnp.zeros((6, 3)))
 
     shifts = jnp.linspace(0.1, 2.0, 9)
     batch = jax.jit(jax.vmap(nodes))(shifts)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Inexact, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
-from eqprop._tree import AnyState, Drift
+from eqprop._tree import AnyState
 from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
 from eqprop.estimator.finite_nudge import relax_nodes, require_holomorphic
 from eqprop.jacobian import jacobian
@@ -55,15 +55,12 @@ class AsymmetricNudge(AbstractErrorEstimator):
         forward, transposed = jacobian(model.network, origin)
         skew = lambda v: _tree.subtract(forward(v), transposed(v))
 
-        def drift_at(beta: Inexact[Array, ""]) -> Drift:
-            nudged = model.nudged_drift(x, y, beta)
+        under = model.drift_under(x, y)
 
-            def drift(u: AnyState) -> AnyState:
-                change = jax.tree.map(lambda s, zero: s - zero.astype(s.dtype), rates(u), origin)
-                return _tree.subtract(nudged(u), _tree.real_linear_tree(skew, change))
+        def drift(beta: Inexact[Array, ""], u: AnyState) -> AnyState:
+            change = jax.tree.map(lambda s, zero: s - zero.astype(s.dtype), rates(u), origin)
+            return _tree.subtract(under(beta, u), _tree.real_linear_tree(skew, change))
 
-            return drift
-
-        phase = relax_nodes(self.stencil, self.relaxation, drift_at, free.state, model.blocks(free.state), key)
+        phase = relax_nodes(self.stencil, self.relaxation, drift, free.state, model.blocks(free.state), key)
         delta = phase.derivative(self.stencil, lambda u, _: rates(u), free.state)
         return Error(free.state, delta, phase.num_steps, phase.result)

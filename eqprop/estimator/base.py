@@ -40,6 +40,9 @@ class AbstractEstimator(eqx.Module):
     needs_free_phase: AbstractClassVar[bool]
     """Whether `respond` expects `free` to be settled; otherwise it is only where to start."""
 
+    beside_device: ClassVar[bool] = False
+    """Whether it is computed beside a device, from the state that the device is in, rather than measured on it."""
+
     @property
     def complex_nudges(self) -> bool:
         """Whether the network is nudged off the real axis."""
@@ -53,8 +56,12 @@ class AbstractEstimator(eqx.Module):
         **Arguments:** what the device has in place of an ideal relaxation, of ideal motion, and of ideal readings;
         `None` where it is ideal.
 
-        **Raises:** `ValueError` by default: an estimator of your own says what a device changes in it.
+        **Raises:** `ValueError` by default: an estimator of your own says what a device changes in it. One that is
+            computed beside the device refuses errors of measurement only.
         """
+        if self.beside_device:
+            refuse_readings(self, probe)
+            return self
         raise ValueError(
             f"{type(self).__name__} does not say how it runs on a device. Give it a method "
             "on_device(flow, dynamics, probe) that returns itself with the device's relaxation, motion and readings."

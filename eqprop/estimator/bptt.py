@@ -7,11 +7,9 @@ from jaxtyping import Array, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._solution import RESULTS, Solution
-from eqprop.estimator.base import AbstractEstimator, Response, refuse_readings
+from eqprop.estimator.base import AbstractEstimator, Response
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
-from eqprop.substrate.dynamics import Dynamics
-from eqprop.substrate.probe import Measurement
 
 
 class BackpropThroughTime(AbstractEstimator):
@@ -26,6 +24,7 @@ class BackpropThroughTime(AbstractEstimator):
 
     relaxation: AbstractRelaxation
     needs_free_phase: ClassVar[bool] = True
+    beside_device: ClassVar[bool] = True
 
     def __check_init__(self):
         if not self.relaxation.reverse_differentiable:
@@ -33,12 +32,6 @@ class BackpropThroughTime(AbstractEstimator):
                 f"BackpropThroughTime cannot differentiate through {type(self.relaxation).__name__}, which stops by "
                 "itself. Give it FixedSteps(num_steps=40), or use RecurrentBackprop for the same gradient without time."
             )
-
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> "BackpropThroughTime":
-        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
-        return self
 
     def respond(
         self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None

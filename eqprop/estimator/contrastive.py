@@ -56,9 +56,8 @@ class ContrastiveHebbian(AbstractEstimator):
         self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Response:
         self.check(model)
-        under, u = model.drift_under(x, y), free.state
-        drift_at = lambda beta: lambda u: under(beta, u)
-        phase = relax_nodes(self.stencil, self.relaxation, drift_at, u, model.blocks(u), key)
+        u, drift = free.state, model.drift_under(x, y)
+        phase = relax_nodes(self.stencil, self.relaxation, drift, u, model.blocks(u), key)
         return Response(free.state, phase, phase.num_steps, phase.result, jnp.asarray(False))
 
     def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:

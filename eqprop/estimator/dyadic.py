@@ -8,11 +8,9 @@ from jaxtyping import Array, PRNGKeyArray, Shaped
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
+from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
-from eqprop.substrate.dynamics import Dynamics
-from eqprop.substrate.probe import Measurement
 
 
 class DyadicNudge(AbstractErrorEstimator):
@@ -30,17 +28,12 @@ class DyadicNudge(AbstractErrorEstimator):
     beta: float = 1.0
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
+    beside_device: ClassVar[bool] = True
     transposes: ClassVar[bool] = True
 
     def __check_init__(self):
         if _tree.known_false(self.beta != 0):
             raise ValueError("beta is 0; a nudge has a strength other than zero, for instance 1.")
-
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> "DyadicNudge":
-        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
-        return self
 
     def error(
         self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None

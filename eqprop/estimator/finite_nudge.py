@@ -12,7 +12,7 @@ from jaxtyping import Array, Inexact, Int, PRNGKeyArray, Shaped
 from eqprop import _tree
 from eqprop._blocks import Blocks
 from eqprop._solution import RESULTS, Solution, worst
-from eqprop._tree import AnyState, Drift
+from eqprop._tree import AnyState
 from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
@@ -56,9 +56,8 @@ class FiniteNudge(AbstractErrorEstimator):
         self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
     ) -> Error:
         relax_key, probe_key = (None, None) if key is None else jax.random.split(key)
-        under, u = model.drift_under(x, y), free.state
-        drift_at = lambda beta: lambda u: under(beta, u)
-        nudged = relax_nodes(self.stencil, self.relaxation, drift_at, u, model.blocks(u), relax_key)
+        u, drift = free.state, model.drift_under(x, y)
+        nudged = relax_nodes(self.stencil, self.relaxation, drift, u, model.blocks(u), relax_key)
 
         def reading(u: AnyState, phase: Int[Array, ""] | int) -> AnyState:
             return read(self.probe, model.network.rates(u), phase=phase, key=probe_key)
@@ -91,13 +90,13 @@ class NudgedPhase(eqx.Module):
 def relax_nodes(
     stencil: Stencil,
     relaxation: AbstractRelaxation,
-    drift_at: Callable[[Inexact[Array, ""]], Drift],
+    drift: Callable[[Inexact[Array, ""], AnyState], AnyState],
     free: AnyState,
     blocks: Blocks | None,
     key: PRNGKeyArray | None,
 ) -> NudgedPhase:
-    """Relax `drift_at(β)` from the free fixed point for every node: real nodes in real arithmetic. `key` is split over
-    the nodes, whose noise would cancel in the derivative otherwise."""
+    """Relax `u ↦ drift(β, u)` from the free fixed point for every node: real nodes in real arithmetic. `key` is split
+    over the nodes, whose noise would cancel in the derivative otherwise."""
     count, real_count = stencil.nodes.shape[0], stencil.num_real
     keys = (None, None)
     if key is not None:
@@ -107,7 +106,7 @@ def relax_nodes(
     def over(nodes: Inexact[Array, " nodes"], keys: Array | None, u0: AnyState) -> Solution:
         starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes.shape[0], *leaf.shape)), u0)
         nodes = nodes.astype(jax.tree.leaves(u0)[0].dtype)
-        return relaxation.together(drift_at, nodes, starts, blocks=blocks, keys=keys)
+        return relaxation.together(drift, nodes, starts, blocks=blocks, keys=keys)
 
     real = over(stencil.nodes[:real_count].real, keys[0], free)
     if not stencil.holomorphic:

@@ -15,11 +15,9 @@ from eqprop import _tree
 from eqprop._blocks import Blocks
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
-from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
+from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.readout import Model, Target
 from eqprop.relaxation import AbstractRelaxation
-from eqprop.substrate.dynamics import Dynamics
-from eqprop.substrate.probe import Measurement
 
 
 def relax_tangent(
@@ -58,12 +56,7 @@ class TangentResponse(AbstractErrorEstimator):
     relaxation: AbstractRelaxation
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
-
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> "TangentResponse":
-        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
-        return self
+    beside_device: ClassVar[bool] = True
 
     def error(
         self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
@@ -85,13 +78,8 @@ class RecurrentBackprop(AbstractErrorEstimator):
     relaxation: AbstractRelaxation
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
+    beside_device: ClassVar[bool] = True
     transposes: ClassVar[bool] = True
-
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> "RecurrentBackprop":
-        refuse_readings(self, probe)  # it is computed beside the device, from the state that the device is in
-        return self
 
     def error(
         self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None

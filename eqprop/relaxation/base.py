@@ -47,7 +47,7 @@ class AbstractRelaxation(eqx.Module):
 
     def together(
         self,
-        drift_at: Callable[[Any], Drift],
+        drift: Callable[[Any, AnyState], AnyState],
         rows: PyTree,
         starts: AnyState,
         *,
@@ -56,9 +56,9 @@ class AbstractRelaxation(eqx.Module):
     ) -> Solution:
         """Several relaxations whose fixed points are to be compared, such as those at the nodes of a stencil.
 
-        **Arguments:** `drift_at`: from a row to its drift. `rows`, `starts`, `keys`: along a leading axis.
+        **Arguments:** `drift`: from a row and a state to `F(u)`. `rows`, `starts`, `keys`: along a leading axis.
         """
-        relax = lambda row, u0, key: self(drift_at(row), u0, blocks=blocks, key=key)
+        relax = lambda row, u0, key: self(lambda u: drift(row, u), u0, blocks=blocks, key=key)
         return jax.vmap(relax)(rows, starts, keys)
 
 
@@ -146,7 +146,7 @@ class AbstractIteration(AbstractRelaxation):
 
     def together(
         self,
-        drift_at: Callable[[Any], Drift],
+        drift: Callable[[Any, AnyState], AnyState],
         rows: PyTree,
         starts: AnyState,
         *,
@@ -156,8 +156,7 @@ class AbstractIteration(AbstractRelaxation):
         # As one state, which takes as many steps in every row: what the free phase has left to relax is then the same
         # in all of them, and cancels where they are compared.
         del keys
-        drift = lambda u: jax.vmap(lambda row, v: drift_at(row)(v))(rows, u)
-        solution = self(drift, starts, blocks=blocks)
+        solution = self(lambda u: jax.vmap(drift)(rows, u), starts, blocks=blocks)
         count = jax.tree.leaves(starts)[0].shape[0]
         measured = solution.residual, solution.num_steps, solution.result
         repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,)), measured)

@@ -1,9 +1,8 @@
 """A batch as a queue of examples that can be resumed: none waits for the slowest, none starts again.
 
 A relaxation of one example becomes a queue where `jax.vmap` meets it. All examples take their first steps together.
-When half of a group of a quarter of them is left, those that have not settled go on in such groups, the furthest from
-its tolerance first; then in groups of a quarter of that. An example that has settled is left as it is, so that each
-ends exactly as it would alone.
+When a quarter of them is left, those go on in groups of an eighth of the batch, the furthest from its tolerance first.
+An example that has settled is left as it is, so that each ends exactly as it would alone.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
 
 SHRINK, SMALLEST = 8, 4
-"""How much smaller groups become, and where that ends."""
+"""How much smaller than the batch a group is, and the smallest one."""
 
 STEPS = 4
 """Steps that a group takes before the next one is chosen."""
@@ -86,17 +85,12 @@ def _queue(make: Callable[[Any], tuple[Resumable, Drift]], rows: PyTree, starts:
 
     states = jax.vmap(begin)(rows, starts)
     count = jax.tree.leaves(starts)[0].shape[0]
-    light = sum(leaf.size for leaf in jax.tree.leaves(rows)) <= HEAVY * sum(
-        leaf.size for leaf in jax.tree.leaves(starts)
-    )
-    sizes = [count]
-    while light and sizes[-1] >= 2 * SMALLEST and len(sizes) < 2:
-        sizes.append(max(SMALLEST, -(-sizes[-1] // SHRINK)))
-    for index, size in enumerate(sizes):
-        left = 0 if size == sizes[-1] else 2 * sizes[index + 1]
-        more = lambda states, left=left: jnp.sum(waiting(rows, states)) > left
-        if index == 0:
-            states = jax.lax.while_loop(more, lambda states: jax.vmap(advance)(rows, states), states)
-        else:
-            states = jax.lax.while_loop(more, lambda states, size=size: next_group(size, states), states)
+    group = max(SMALLEST, -(-count // SHRINK))
+    light = _tree.size(rows) <= HEAVY * _tree.size(starts)
+    left = 2 * group if light and count >= 2 * SMALLEST else 0
+    more = lambda states: jnp.sum(waiting(rows, states)) > left
+    states = jax.lax.while_loop(more, lambda states: jax.vmap(advance)(rows, states), states)
+    if left:
+        some = lambda states: jnp.any(waiting(rows, states))
+        states = jax.lax.while_loop(some, lambda states: next_group(group, states), states)
     return jax.vmap(lambda row, now: make(row)[0].solution(now))(rows, states)
