@@ -2,8 +2,9 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from eqprop import metrics as metrics, substrate as substrate
+from eqprop import metrics as metrics, plot as plot, substrate as substrate
 from eqprop._blocks import Blocks as Blocks
+from eqprop._motion import STATUS as STATUS
 from eqprop._solution import RESULTS as RESULTS, Solution as Solution, worst as worst
 from eqprop.activation import (
     dsilu as dsilu,
@@ -13,12 +14,14 @@ from eqprop.activation import (
 )
 from eqprop.audit import Audit as Audit, audit as audit
 from eqprop.coarse import CoarsePhase as CoarsePhase
+from eqprop.equilibrium import equilibrium as equilibrium
 from eqprop.estimator import (
     AbstractErrorEstimator as AbstractErrorEstimator,
     AbstractEstimator as AbstractEstimator,
     AsymmetricNudge as AsymmetricNudge,
     BackpropThroughTime as BackpropThroughTime,
     ContrastiveHebbian as ContrastiveHebbian,
+    Device as Device,
     DyadicNudge as DyadicNudge,
     Error as Error,
     FiniteNudge as FiniteNudge,
@@ -28,23 +31,28 @@ from eqprop.estimator import (
     Response as Response,
     TangentResponse as TangentResponse,
 )
+from eqprop.fit import History as History, fit as fit
 from eqprop.homeostasis import (
     AbstractHomeostasis as AbstractHomeostasis,
     ExactHomeostasis as ExactHomeostasis,
     ForwardHomeostasis as ForwardHomeostasis,
     SkewHomeostasis as SkewHomeostasis,
 )
+from eqprop.model import Example as Example, Model as Model, check_teaching as check_teaching
 from eqprop.network import (
     AbstractEnergyNetwork as AbstractEnergyNetwork,
     AbstractLinearNetwork as AbstractLinearNetwork,
     AbstractNetwork as AbstractNetwork,
     ConvNetwork as ConvNetwork,
     DenseNetwork as DenseNetwork,
+    EnergyNetwork as EnergyNetwork,
+    Field as Field,
     HopfieldNetwork as HopfieldNetwork,
+    VectorField as VectorField,
 )
 from eqprop.readout import (
     AbstractReadout as AbstractReadout,
-    Model as Model,
+    JointReadout as JointReadout,
     SoftmaxReadout as SoftmaxReadout,
     SquaredError as SquaredError,
 )
@@ -54,10 +62,13 @@ from eqprop.relaxation import (
     Anderson as Anderson,
     FixedSteps as FixedSteps,
     Flow as Flow,
+    Krylov as Krylov,
     Newton as Newton,
     Picard as Picard,
+    RootFind as RootFind,
     Sweep as Sweep,
 )
+from eqprop.save import load as load, read_header as read_header, save as save
 from eqprop.state import TrainState as TrainState
 from eqprop.stencil import (
     Stencil as Stencil,
@@ -67,6 +78,7 @@ from eqprop.stencil import (
     one_sided as one_sided,
 )
 from eqprop.substrate import Substrate as Substrate
+from eqprop.trace import Trajectory as Trajectory, trace as trace
 from eqprop.train import Trainer as Trainer
 
 try:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from eqprop import metrics
 from eqprop._solution import RESULTS, Solution
 from eqprop.estimator import AbstractErrorEstimator, RecurrentBackprop, Response
-from eqprop.readout import Model
+from eqprop.model import Model
 from eqprop.relaxation import AbstractRelaxation
 
 NUM_PROBES = 4
@@ -19,7 +19,7 @@ NUM_PROBES = 4
 
 def alignment(
     models: tuple[Model, Model],
-    x: Shaped[Array, "batch ..."],
+    currents: PyTree,
     y: Array,
     free: Solution,
     estimator: AbstractErrorEstimator,
@@ -30,28 +30,32 @@ def alignment(
 ) -> dict[str, Float[Array, ""]]:
     """Cosines, vanished share, asymmetry and weight angle, as `Trainer.alignment` documents them.
 
-    **Arguments:** `models`: the network as it is, and with the errors of its nudge. `free`: the free phase of the
-    batch. `reference`: relaxes the truth. `usable`: from the responses, which examples take part in the gradient.
+    **Arguments:** `models`: the network as it is, and with the errors of its nudge. `currents`: the embedded inputs.
+    `free`: the free phase of the batch. `reference`: relaxes the truth. `usable`: from the responses, which examples
+    take part in the gradient.
     """
     model, nudged = models
+    read = model.readout.layers
 
-    def compare(x: Array, y: Array, free: Solution, key: PRNGKeyArray):
+    def compare(current: PyTree, y: Array, free: Solution, key: PRNGKeyArray):
         respond_key, probe_key = jax.random.split(key)
-        response = estimator.respond(nudged, x, y, free, key=respond_key)
-        settled = reference(model.free_drift(x), free.state, blocks=model.network.blocks)
-        true = RecurrentBackprop(relaxation=reference).respond(model, x, y, settled)
+        response = estimator.respond(nudged.bind(current, y), free, key=respond_key)
+        example = model.bind(current, y)
+        settled = reference(example.field.drift, free.state, blocks=example.field.blocks)
+        true = RecurrentBackprop(relaxation=reference).respond(example, settled)
         known = (settled.result == RESULTS.successful) & (true.result == RESULTS.successful)
-        cosines = metrics.layer_cosines(response.payload, true.payload, model.readout.layer)
-        norms = metrics.symmetry_norms(model.network, settled.state, key=probe_key, num_probes=NUM_PROBES)
+        cosines = metrics.layer_cosines(response.payload, true.payload, read)
+        norms = metrics.symmetry_norms(example.field, settled.state, key=probe_key, num_probes=NUM_PROBES)
         return cosines, response, known, norms
 
-    cosines, response, known, norms = eqx.filter_vmap(compare)(x, y, free, jax.random.split(key, x.shape[0]))
+    keys = jax.random.split(key, y.shape[0])
+    cosines, response, known, norms = eqx.filter_vmap(compare)(currents, y, free, keys)
     taken = known & usable(response)
     averages = {
         f"cosine_{name}": metrics.mean(values, taken & jnp.isfinite(values)) for name, values in cosines.items()
     }
     vanished = ~jnp.all(jnp.isfinite(jnp.stack(list(cosines.values()))), axis=0)
-    averages["vanished_fraction"] = metrics.mean(vanished.astype(cosines[model.readout.layer].dtype), taken)
+    averages["vanished_fraction"] = metrics.mean(vanished.astype(cosines[read[0]].dtype), taken)
     if "hidden" in cosines:
         averages["cosine_hidden_median"] = jnp.nanmedian(jnp.where(taken, cosines["hidden"], jnp.nan))
     averages["functional_asymmetry"] = metrics.asymmetry(*(metrics.mean(values, known) for values in norms))

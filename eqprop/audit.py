@@ -14,8 +14,8 @@ from eqprop._solution import RESULTS, Solution, worst
 from eqprop._tree import AnyState
 from eqprop.estimator.finite_nudge import FiniteNudge
 from eqprop.estimator.linear_response import RecurrentBackprop, TangentResponse, relax_tangent
-from eqprop.jacobian import jacobian
-from eqprop.readout import Model, Target
+from eqprop.model import Example, Model
+from eqprop.readout import Target
 from eqprop.relaxation import AbstractRelaxation, until_rounding
 
 
@@ -129,26 +129,27 @@ def _audit_one(
     reference: AbstractRelaxation | None,
     num_points: int,
 ) -> Audit:
-    drift, u0 = model.free_drift(x), model.initial_state(x)
-    settle, blocks = reference or until_rounding(relaxation), model.network.blocks
-    free = settle(drift, u0, blocks=blocks)
+    example = model.at(x, y)
+    field, settle = example.field, reference or until_rounding(relaxation)
+    free = settle(field.drift, field.initial_state(), blocks=field.blocks)
     u = free.state
-    s, to_rates = jax.linearize(model.network.rates, u)
+    s, to_rates = jax.linearize(field.rates, u)
 
     # The estimate as it is used, and the same with nothing left to relax.
-    estimate = estimator.estimate(model, x, y, relaxation(drift, u0, blocks=blocks)).delta
-    ideal = FiniteNudge(stencil=estimator.stencil, relaxation=settle).estimate(model, x, y, free)
-    tangent = TangentResponse(relaxation=settle).estimate(model, x, y, free)
-    true = RecurrentBackprop(relaxation=settle).estimate(model, x, y, free)
+    begun = relaxation(field.drift, field.initial_state(), blocks=field.blocks)
+    estimate = estimator.estimate(example, begun).delta
+    ideal = FiniteNudge(stencil=estimator.stencil, relaxation=settle).estimate(example, free)
+    tangent = TangentResponse(relaxation=settle).estimate(example, free)
+    true = RecurrentBackprop(relaxation=settle).estimate(example, free)
 
     # The truth, driven through the asymmetry, relaxed once more.
-    forward, transposed = jacobian(model.network, s)
-    driven = _tree.subtract(forward(model.out_of_scale(true.delta)), model.out_of_scale(transposed(true.delta)))
-    gap = relax_tangent(settle, drift, u, driven, model.blocks(u))
+    forward, transposed = field.jacobian(s)
+    driven = _tree.subtract(forward(example.out_of_scale(true.delta)), example.out_of_scale(transposed(true.delta)))
+    gap = relax_tangent(settle, field.drift, u, driven, example.blocks)
     parts = {
         "finite_relaxation": _tree.subtract(estimate, ideal.delta),
         "finite_nudge": _tree.subtract(ideal.delta, tangent.delta),
-        "asymmetry": model.in_scale(to_rates(gap.state)),
+        "asymmetry": example.in_scale(to_rates(gap.state)),
     }
     left = _tree.subtract(estimate, true.delta)
     for part in parts.values():
@@ -158,14 +159,14 @@ def _audit_one(
     leakage = convergence_radius = jnp.full_like(radius, jnp.nan)
     results = [free.result, ideal.result, tangent.result, true.result, gap.result]
     if model.network.holomorphic:
-        circle, samples = _sample_circle(model, x, y, u, settle, radius, num_points)
+        circle, samples = _sample_circle(example, u, settle, radius, num_points)
         results.append(circle)
         convergence_radius = _convergence_radius(_taylor_magnitudes(samples), radius)
         delta = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[1] / num_points, samples)
         leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
 
     scale = _tree.norm(true.delta)
-    hidden = metrics.layer_cosines(estimate, true.delta, model.readout.layer)
+    hidden = metrics.layer_cosines(estimate, true.delta, model.readout.layers)
     return Audit(
         **{name: _tree.norm(part) / scale for name, part in parts.items()},
         closure=_tree.norm(left) / scale,
@@ -179,17 +180,17 @@ def _audit_one(
 
 
 def _sample_circle(
-    model: Model, x: Array, y: Target, u: AnyState, settle: AbstractRelaxation, radius: Array, num: int
+    example: Example, u: AnyState, settle: AbstractRelaxation, radius: Array, num: int
 ) -> tuple[RESULTS, AnyState]:
     """The rates at `num` points of the whole circle, in complex arithmetic throughout."""
     angles = 2 * math.pi * jnp.arange(num, dtype=radius.dtype) / num
     nodes = jax.lax.complex(radius * jnp.cos(angles), radius * jnp.sin(angles))
 
     def relax(beta: Array) -> Solution:
-        return settle(model.nudged_drift(x, y, beta), _tree.to_complex(u), blocks=model.blocks(u))
+        return settle(lambda u: example.drift(u, beta), _tree.to_complex(u), blocks=example.blocks)
 
     nudged = jax.vmap(relax)(nodes)
-    return worst(nudged.result), jax.vmap(model.network.rates)(nudged.state)
+    return worst(nudged.result), jax.vmap(example.field.rates)(nudged.state)
 
 
 def _taylor_magnitudes(samples: AnyState) -> Float[Array, " points"]:

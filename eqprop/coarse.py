@@ -7,7 +7,7 @@ from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._solution import Solution
-from eqprop.readout import Model
+from eqprop.model import Model
 from eqprop.relaxation import AbstractRelaxation
 
 
@@ -29,9 +29,8 @@ class CoarsePhase(eqx.Module):
         """The relaxed potentials of one example in the precision of the model, with residual and status of the half
         precision."""
         half = jax.tree.map(lambda leaf: leaf.astype(self.dtype) if eqx.is_inexact_array(leaf) else leaf, (model, x))
-        full = model.initial_state(x)
-        small, blocks = half[0], half[0].network.blocks
-        solution = self.relaxation(small.free_drift(half[1]), small.initial_state(half[1]), blocks=blocks, key=key)
+        full, field = model.network.at(x).initial_state(), half[0].network.at(half[1])
+        solution = self.relaxation(field.drift, field.initial_state(), blocks=field.blocks, key=key)
         # Half precision reaches 65,504: a state that left it starts again from the beginning.
         finite = jnp.isfinite(_tree.max_norm(solution.state))
         u = _tree.where(finite, _tree.cast_like(solution.state, full), full)

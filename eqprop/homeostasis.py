@@ -10,6 +10,7 @@ parameters only through `A`. In the notation of Laborieux & Zenke (ICLR 2024), w
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -17,12 +18,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractClassVar, AbstractVar
-from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._tree import AnyState
-from eqprop.jacobian import metric_jacobian
-from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork
+from eqprop.metrics import mean
+from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork, Field
 
 Probe = Callable[..., Float[Array, "..."]]
 """Draws noise of zero mean and unit covariance: `probe(key, shape, dtype)`, such as `jax.random.normal` (Gaussian) or
@@ -47,7 +48,7 @@ class AbstractHomeostasis(eqx.Module):
         """**Raises:** `ValueError` if this form cannot serve that network, saying what to use instead."""
 
     @abc.abstractmethod
-    def __call__(self, network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
+    def __call__(self, field: Field, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
         """`ℋ` or an unbiased estimate of it, at the potentials `u` of one example, without the coefficient."""
 
 
@@ -63,12 +64,12 @@ class _AbstractProbed(AbstractHomeostasis):
             raise ValueError(f"num_probes is {self.num_probes}; expected at least one probe.")
 
     @abc.abstractmethod
-    def one_draw(self, network: AbstractNetwork, u: AnyState, noise: AnyState) -> Scalar:
+    def one_draw(self, field: Field, u: AnyState, noise: AnyState) -> Scalar:
         """The estimate from one recorded draw of noise with the structure of the state."""
 
-    def __call__(self, network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
+    def __call__(self, field: Field, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
         def draw(k: PRNGKeyArray) -> Scalar:
-            return self.one_draw(network, u, _tree.noise_like(u, k, self.probe))
+            return self.one_draw(field, u, _tree.noise_like(u, k, self.probe))
 
         keys = jax.random.split(key, self.num_probes)
         return draw(keys[0]) if self.num_probes == 1 else jnp.mean(jax.lax.map(draw, keys))
@@ -89,8 +90,8 @@ class ForwardHomeostasis(_AbstractProbed):
     """For ablations: `‖Jε‖²` alone (`norm`), or `−εᵀ J J ε` alone (`trace`)."""
     share: float = eqx.field(static=True, default=1.0)
 
-    def one_draw(self, network: AbstractNetwork, u: AnyState, noise: AnyState) -> Scalar:
-        forward, _ = metric_jacobian(network, _tree.stop_gradient(network.rates(u)))
+    def one_draw(self, field: Field, u: AnyState, noise: AnyState) -> Scalar:
+        forward, _ = field.metric_jacobian(_tree.stop_gradient(field.rates(u)))
         once = _tree.subtract(forward(noise), noise)
         twice = _tree.subtract(forward(once), once)
         squared = 0.0 if self.terms == "trace" else _tree.dot(once, once)
@@ -111,8 +112,8 @@ class SkewHomeostasis(_AbstractProbed):
     probe: Probe = eqx.field(static=True, default=jax.random.rademacher)
     share: float = eqx.field(static=True, default=1.0)
 
-    def one_draw(self, network: AbstractNetwork, u: AnyState, noise: AnyState) -> Scalar:
-        forward, transposed = metric_jacobian(network, _tree.stop_gradient(network.rates(u)))
+    def one_draw(self, field: Field, u: AnyState, noise: AnyState) -> Scalar:
+        forward, transposed = field.metric_jacobian(_tree.stop_gradient(field.rates(u)))
         skew = _tree.subtract(forward(noise), transposed(noise))
         return 0.5 * _tree.dot(skew, skew) / _tree.size(u)
 
@@ -131,9 +132,38 @@ class ExactHomeostasis(AbstractHomeostasis):
                 "depends on the state. Use SkewHomeostasis, which estimates the same quantity from probes."
             )
 
-    def __call__(self, network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
+    def __call__(self, field: Field, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
         del key
-        self.check(network)
-        assert isinstance(network, AbstractLinearNetwork)
-        _, skew = network.symmetry_norms()
+        self.check(field.network)
+        assert isinstance(field.network, AbstractLinearNetwork)
+        _, skew = field.network.symmetry_norms()
         return 0.5 * jnp.asarray(skew) / _tree.size(u)
+
+
+def mean_penalty(
+    homeostasis: AbstractHomeostasis,
+    network: AbstractNetwork,
+    x: Shaped[Array, "batch ..."],
+    states: AnyState,
+    usable: Bool[Array, " batch"],
+    *,
+    choose: PRNGKeyArray,
+    key: PRNGKeyArray,
+) -> Scalar:
+    """The mean of `ℋ` over the usable examples of a batch, estimated from its `share`; once, where it is the same at
+    every state.
+
+    **Arguments:** `choose`: draws the examples. `key`: draws the probes.
+    """
+    if not homeostasis.depends_on_state:
+        return homeostasis(network.at(x[0]), jax.tree.map(lambda v: v[0], states), key=key)
+    count = math.ceil(homeostasis.share * usable.shape[0])
+    # Usable examples come first, in random order.
+    draw = jax.random.uniform(choose, usable.shape)
+    order = jnp.argsort(jnp.where(usable, draw, draw + 2.0))[:count]
+    x, states = jax.lax.stop_gradient(jax.tree.map(lambda v: v[order], (x, states)))
+
+    def one(x: Array, u: AnyState, key: PRNGKeyArray) -> Scalar:
+        return homeostasis(network.at(x), u, key=key)
+
+    return mean(jax.vmap(one)(x, states, jax.random.split(key, count)), usable[order])

@@ -1,13 +1,14 @@
 """Diagnostics as pure functions: of error vectors, of weights, of predictions, of relaxations."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
 
 from eqprop import _tree
 from eqprop._tree import AnyState
-from eqprop.jacobian import metric_jacobian
-from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork
+from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork, Field
 from eqprop.readout import Target, is_class, is_valid
 
 
@@ -22,13 +23,13 @@ def _unit(a: PyTree) -> PyTree:
     return _tree.scale(1 / _tree.max_norm(a), a)
 
 
-def layer_cosines(estimate: AnyState, reference: AnyState, readout_layer: str) -> dict[str, Float[Array, ""]]:
-    """Cosine of two error vectors for each layer, and under `"hidden"` over all layers but the one read out.
+def layer_cosines(estimate: AnyState, reference: AnyState, read: Sequence[str]) -> dict[str, Float[Array, ""]]:
+    """Cosine of two error vectors for each layer, and under `"hidden"` over all layers but those that are `read`.
 
     The output layer dominates the norm and is aligned by construction: look at the hidden layers.
     """
     cosines = {name: cosine(estimate[name], reference[name]) for name in reference}
-    hidden = [name for name in reference if name != readout_layer]
+    hidden = [name for name in reference if name not in read]
     if hidden:
         cosines["hidden"] = cosine({k: estimate[k] for k in hidden}, {k: reference[k] for k in hidden})
     return cosines
@@ -46,9 +47,7 @@ def weight_angle(network: AbstractNetwork) -> Scalar:
     return jnp.degrees(jnp.arccos(jnp.clip(cosine(forward, feedback), -1.0, 1.0)))
 
 
-def functional_asymmetry(
-    network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray | None = None, num_probes: int = 16
-) -> Scalar:
+def functional_asymmetry(field: Field, u: AnyState, *, key: PRNGKeyArray | None = None, num_probes: int = 16) -> Scalar:
     """`‖Â − Âᵀ‖_F / (‖Â − Âᵀ‖_F + ‖Â + Âᵀ‖_F)` of `Â = m^½ A m^−½`, `A = ∂drive/∂s` in the metric of the network: 0
     symmetric, also where there is no recurrence at all; about ½ independent; 1 antisymmetric.
 
@@ -57,7 +56,7 @@ def functional_asymmetry(
 
     **Raises:** `ValueError` if probes are needed and no `key` is given.
     """
-    return asymmetry(*symmetry_norms(network, u, key=key, num_probes=num_probes))
+    return asymmetry(*symmetry_norms(field, u, key=key, num_probes=num_probes))
 
 
 def asymmetry(plus: Float[Array, ""], minus: Float[Array, ""]) -> Float[Array, ""]:
@@ -67,18 +66,19 @@ def asymmetry(plus: Float[Array, ""], minus: Float[Array, ""]) -> Float[Array, "
 
 
 def symmetry_norms(
-    network: AbstractNetwork, u: AnyState, *, key: PRNGKeyArray | None = None, num_probes: int = 16
+    field: Field, u: AnyState, *, key: PRNGKeyArray | None = None, num_probes: int = 16
 ) -> tuple[Scalar, Scalar]:
     """`(‖Â + Âᵀ‖_F², ‖Â − Âᵀ‖_F²)`, exact or from probes as in `functional_asymmetry`.
 
     **Raises:** `ValueError` if probes are needed and no `key` is given.
     """
+    network = field.network
     if isinstance(network, AbstractLinearNetwork):
         return network.symmetry_norms()
     if key is None:
         raise ValueError(f"{type(network).__name__} is probed at random: pass functional_asymmetry(..., key=key).")
-    s = network.rates(u)
-    forward, transposed = metric_jacobian(network, s)
+    s = field.rates(u)
+    forward, transposed = field.metric_jacobian(s)
 
     def norms(k: PRNGKeyArray) -> tuple[Array, Array]:
         probe = _tree.noise_like(s, k, jax.random.rademacher)

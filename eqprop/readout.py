@@ -1,7 +1,8 @@
-"""What the output means: prediction, loss and teaching signal. And the model, a network with its readout."""
+"""What the output means: prediction, loss and teaching signal."""
 
 import abc
-from collections.abc import Callable
+import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,9 +11,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Num, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
-from eqprop._blocks import Blocks
-from eqprop._tree import AnyState, Drift, product, real_linear
-from eqprop.network.base import AbstractNetwork
+from eqprop._tree import AnyState, product, real_linear
 
 Target = Num[Array, " classes"] | Integer[Array, ""]
 """A vector of targets, of any numbers, or the number of a class: a scalar integer and nothing else is one."""
@@ -22,13 +21,18 @@ Batch = tuple[Shaped[Array, "batch ..."], Array]
 
 
 class AbstractReadout(eqx.Module):
-    """Reads one layer of the rates. All methods see one example."""
+    """Reads layers of the rates. A readout of your own needs `layers`, `predict` and `loss`. All methods see one
+    example."""
 
-    layer: AbstractVar[str]
-    """The layer read and nudged."""
+    layers: AbstractVar[tuple[str, ...]]
+    """The layers that are read and nudged; all others count as hidden."""
+
+    def device_kernel(self) -> Any:
+        """The kernel that devices would hold; `None` without one."""
+        return None
 
     @abc.abstractmethod
-    def predict(self, s: AnyState) -> Float[Array, " classes"]:
+    def predict(self, s: AnyState) -> Inexact[Array, " classes"]:
         """Scores; the largest is the predicted class."""
 
     @abc.abstractmethod
@@ -36,25 +40,56 @@ class AbstractReadout(eqx.Module):
         """`ℓ(s, y)`, of one example, undivided."""
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
-        """The teaching signal `∂ℓ/∂s`, analytic in `s`; zero outside `layer`. By default the gradient of `loss`."""
+        """The teaching signal `∂ℓ/∂s`, analytic in `s`; zero outside `layers`. By default the gradient of `loss`."""
         return _tree.holomorphic_grad(lambda s: self.loss(s, y), s)
 
 
 class SquaredError(AbstractReadout):
     """`ℓ = ½ ‖s_out − y‖²`; the rates of the layer are the scores."""
 
-    layer: str = eqx.field(static=True, default="out")
+    layers: tuple[str, ...] = eqx.field(static=True)
 
-    def predict(self, s: AnyState) -> Float[Array, " classes"]:
-        return _layer(s, self.layer).reshape(-1)
+    def __init__(self, *, layer: str = "out"):
+        """**Arguments:** `layer`, the one that is read."""
+        self.layers = (layer,)
+
+    def predict(self, s: AnyState) -> Inexact[Array, " classes"]:
+        return _layer(s, self.layers[0]).reshape(-1)
 
     def loss(self, s: AnyState, y: Target) -> Scalar:
         scores = self.predict(s)
         return 0.5 * jnp.sum((scores - _targets(y, scores)) ** 2)
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
-        out = _layer(s, self.layer)
-        return _only(s, self.layer, out - _targets(y, out.reshape(-1)).reshape(out.shape))
+        out = _layer(s, self.layers[0])
+        return _only(s, self.layers[0], out - _targets(y, out.reshape(-1)).reshape(out.shape))
+
+
+class JointReadout(AbstractReadout):
+    """Several readouts at once, `ℓ = Σ ℓᵢ`, each nudging its own layer: deep supervision, or more than one head. The
+    first one predicts."""
+
+    readouts: tuple[AbstractReadout, ...]
+    layers: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, *readouts: AbstractReadout):
+        """**Arguments:** the readouts, at least one.
+
+        **Raises:** `ValueError` for none.
+        """
+        if not readouts:
+            raise ValueError("A JointReadout has no readouts. Give at least one.")
+        self.readouts = readouts
+        self.layers = tuple(dict.fromkeys(name for readout in readouts for name in readout.layers))
+
+    def predict(self, s: AnyState) -> Inexact[Array, " classes"]:
+        return self.readouts[0].predict(s)
+
+    def loss(self, s: AnyState, y: Target) -> Scalar:
+        return functools.reduce(jnp.add, [readout.loss(s, y) for readout in self.readouts])
+
+    def teaching(self, s: AnyState, y: Target) -> AnyState:
+        return functools.reduce(_tree.add, [readout.teaching(s, y) for readout in self.readouts])
 
 
 class SoftmaxReadout(AbstractReadout):
@@ -67,96 +102,42 @@ class SoftmaxReadout(AbstractReadout):
 
     kernel: Float[Array, "features classes"]
     bias: Float[Array, " classes"]
-    layer: str = eqx.field(static=True)
+    layers: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, features: int, classes: int, *, layer: str = "out", key: PRNGKeyArray):
         """**Arguments:** `features`, the number of neurons in `layer`; `classes`; `key` for the LeCun-normal kernel."""
         self.kernel = jax.nn.initializers.lecun_normal()(key, (features, classes), float)
         self.bias = jnp.zeros(classes)
-        self.layer = layer
+        self.layers = (layer,)
+
+    def device_kernel(self) -> Any:
+        return self.kernel
 
     def predict(self, s: AnyState) -> Float[Array, " classes"]:
-        return self._logits(_layer(s, self.layer))
+        return self._logits(_layer(s, self.layers[0]))
 
     def loss(self, s: AnyState, y: Target) -> Scalar:
         scores = self.predict(s)
         return -jnp.sum(_targets(y, scores) * jax.nn.log_softmax(scores))
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
-        out = _layer(s, self.layer)
+        out = _layer(s, self.layers[0])
         logits = self._logits(out)
         targets = _targets(y, logits)
         shift = jax.lax.stop_gradient(jnp.max(logits.real))
         weights = jnp.exp(logits - shift.astype(logits.dtype))
         error = weights / jnp.sum(weights) * jnp.sum(targets) - targets
         signal = real_linear(lambda z: product(z, self.kernel.T), error)
-        return _only(s, self.layer, signal.reshape(out.shape))
+        return _only(s, self.layers[0], signal.reshape(out.shape))
 
     def _logits(self, out: Inexact[Array, "..."]) -> Inexact[Array, " classes"]:
         if out.size != self.kernel.shape[0]:
             raise ValueError(
-                f"The layer {self.layer!r} has {out.size} neurons, but the readout expects "
+                f"The layer {self.layers[0]!r} has {out.size} neurons, but the readout expects "
                 f"{self.kernel.shape[0]}. Set the readout's features to {out.size}."
             )
         logits = real_linear(lambda z: product(z, self.kernel), out.reshape(-1))
         return logits + self.bias.astype(logits.dtype)
-
-
-class Model(eqx.Module):
-    """A network with its readout: all that is trained."""
-
-    network: AbstractNetwork
-    readout: AbstractReadout
-
-    def __check_init__(self):
-        if not isinstance(self.network, AbstractNetwork):
-            raise ValueError(
-                f"{type(self.network).__name__} is no network. Let it subclass eqprop.AbstractNetwork, with the fields "
-                "activation and holomorphic and the methods embed(x) -> current and drive(s) -> input."
-            )
-
-    def blocks(self, u: AnyState) -> Blocks | None:
-        """The network's blocks for a nudged phase or a linear response: the layer that is read, which the nudge lets
-        act on itself, is in the first of them."""
-        blocks = self.network.blocks
-        return None if blocks is None else blocks.beginning_with(sorted(u).index(self.readout.layer))
-
-    def in_scale(self, delta: AnyState) -> AnyState:
-        """An error vector in the scale of the true gradient, `m_l / m_L` times that which a nudge of layer `L` causes.
-
-        With `m A = (m A)ᵀ` and `M = diag(1/σ′) − A`, `Mᵀ = m M m⁻¹`, so that `M⁻ᵀ g = m M⁻¹ m⁻¹ g`: the true error
-        vector is the response itself times the ratio of the metrics.
-        """
-        return _tree.scale_layers(self._ratios(1), delta)
-
-    def out_of_scale(self, delta: AnyState) -> AnyState:
-        """The inverse of `in_scale`."""
-        return _tree.scale_layers(self._ratios(-1), delta)
-
-    def _ratios(self, power: int) -> dict[str, float] | None:
-        metric, layer = self.network.metric, self.readout.layer
-        return None if metric is None else {name: (m / metric[layer]) ** power for name, m in metric.items()}
-
-    def free_drift(self, x: Shaped[Array, "..."]) -> Drift:
-        """`F(u)` for the input `x`; the current is computed once."""
-        current = self.network.embed(x)
-        return lambda u: self.network.drift(u, current)
-
-    def nudged_drift(self, x: Shaped[Array, "..."], y: Target, beta: Inexact[Array, ""] | float) -> Drift:
-        """`F(u) + β ∂ℓ/∂s`. Positive `β` repels the output from the target."""
-        under = self.drift_under(x, y)
-        return lambda u: under(beta, u)
-
-    def drift_under(
-        self, x: Shaped[Array, "..."], y: Target
-    ) -> Callable[[Inexact[Array, ""] | float, AnyState], AnyState]:
-        """`β, u ↦ F(u) + β ∂ℓ/∂s`, for nudges that change while the network runs; the current is computed once."""
-        free = self.free_drift(x)
-        return lambda beta, u: _tree.add(free(u), _tree.scale(beta, self.readout.teaching(self.network.rates(u), y)))
-
-    def initial_state(self, x: Shaped[Array, "..."]) -> AnyState:
-        """Potentials before relaxation."""
-        return self.network.initial_state(self.network.embed(x))
 
 
 def _layer(s: AnyState, layer: str) -> Inexact[Array, "..."]:
@@ -188,22 +169,3 @@ def is_class(y: Target) -> bool:
 def is_valid(y: Target, classes: int) -> Bool[Array, ""]:
     """Whether a target is one: a class within range, or a vector of finite numbers."""
     return (y >= 0) & (y < classes) if is_class(y) else jnp.all(jnp.isfinite(y))
-
-
-def checked(model: Model, batch: Batch) -> Batch:
-    """**Raises:** `ValueError` for an empty batch, for another number of targets than of inputs, and for classes out of
-    range where they can be seen."""
-    x, y = batch
-    if x.shape[0] == 0 or x.shape[0] != y.shape[0]:
-        raise ValueError(
-            f"A batch has {x.shape[0]} inputs and {y.shape[0]} targets; expected as many of each, and at least one."
-        )
-    if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and _tree.is_concrete(y):
-        scores = lambda m, x: m.readout.predict(m.network.rates(m.initial_state(x)))
-        classes = eqx.filter_eval_shape(scores, model, x[0]).size
-        if not 0 <= int(y.min()) <= int(y.max()) < classes:
-            raise ValueError(
-                f"The classes of a batch go from {int(y.min())} to {int(y.max())}, but the readout has {classes}: "
-                f"expected whole numbers from 0 to {classes - 1}. Count them from 0, or change the readout."
-            )
-    return x, y

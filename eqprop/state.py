@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
-from eqprop.readout import Model
+from eqprop.model import Model
 
 
 class TrainState(eqx.Module):

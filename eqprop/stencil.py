@@ -19,21 +19,19 @@ Strength = float | int | np.number | Float[Array, ""]
 class Stencil(eqx.Module):
     """Nodes `βₖ` and weights `wₖ` with `Re Σ wₖ (g(βₖ) − g(0)) ≈ g′(0)` for analytic `g`, real on the real axis.
 
-    Real nodes come first: they are relaxed in real arithmetic. Of a circle only the upper half is kept, since
+    All nodes relax as one state, in real arithmetic if they are real. Of a circle only the upper half is kept, since
     `g(β̄)` is the conjugate of `g(β)`; the weights of its interior are doubled.
     """
 
     nodes: Inexact[Array, " nodes"]
     weights: Inexact[Array, " nodes"]
-    num_real: int = eqx.field(static=True)
-    """The first `num_real` nodes are real."""
     num_points: int = eqx.field(static=True)
-    """Points on the full circle, `N`: the cost in real relaxations."""
+    """Points on the full circle, `N`."""
 
     @property
     def holomorphic(self) -> bool:
-        """Whether some nodes are complex, so that the network must be analytic."""
-        return self.nodes.shape[0] > self.num_real
+        """Whether the nodes are complex, so that the network must be analytic."""
+        return jnp.iscomplexobj(self.nodes)
 
     def derivative(self, values: AnyState, origin: AnyState | None = None) -> AnyState:
         """`Re Σ wₖ (g(βₖ) − g(0))`.
@@ -61,22 +59,24 @@ class Stencil(eqx.Module):
 
 
 def one_sided(beta: Strength) -> Stencil:
-    """`(g(β) − g(0))/β`, with error `O(β)`: `cauchy(beta, 1)`."""
-    return cauchy(beta, 1)
+    """`(g(β) − g(0))/β`, with error `O(β)`: the real nudge of the first equilibrium propagation."""
+    return _real("beta", beta, [1.0], [1.0])
 
 
 def centred(beta: Strength) -> Stencil:
-    """`(g(β) − g(−β))/2β`, with error `O(β²)`: `cauchy(beta, 2)`."""
-    return cauchy(beta, 2)
+    """`(g(β) − g(−β))/2β`, with error `O(β²)`."""
+    return _real("beta", beta, [1.0, -1.0], [0.5, -0.5])
 
 
-def cauchy(radius: Strength, num_points: int) -> Stencil:
+def cauchy(radius: Strength, num_points: int, *, on_axis: bool = False) -> Stencil:
     """The trapezoidal rule for Cauchy's integral on the circle of that radius:
 
-        g′(0) = 1/(2πi) ∮ g(β)/β² dβ ≈ (1/N) Σₖ g(βₖ)/βₖ,      βₖ = r e^{2πik/N}.
+        g′(0) = 1/(2πi) ∮ g(β)/β² dβ ≈ (1/N) Σₖ g(βₖ)/βₖ,      βₖ = r e^{iπ(2k+1)/N}.
 
-    The error is `O(r^N)`, and falls as `(r/R)^N` within the radius of convergence `R`. A negative radius turns the
-    circle by half a turn. Holomorphic equilibrium propagation, Laborieux & Zenke (NeurIPS 2022).
+    The error is `O(r^N)`, and falls as `(r/R)^N` within the radius of convergence `R`. The nodes are turned by half a
+    step from the published `r e^{2πik/N}`, which `on_axis` brings back: for even `N` none is real, where branches of
+    the fixed point meet, and `N/2` complex nodes cost `N` real relaxations. One and two points on the axis are the
+    real nudges `one_sided` and `centred`. Holomorphic equilibrium propagation, Laborieux & Zenke (NeurIPS 2022).
 
     **Raises:** `ValueError` if `num_points < 1`, or the radius is known to be zero, not finite, or so small that its
     inverse is not.
@@ -86,21 +86,16 @@ def cauchy(radius: Strength, num_points: int) -> Stencil:
             f"num_points is {num_points}; a stencil has at least one point. "
             "2 is the centred difference, 4 or 6 removes nearly all bias of the finite nudge."
         )
+    if num_points == 1 or (on_axis and num_points == 2):
+        return one_sided(radius) if num_points == 1 else centred(radius)
     _check_strength("radius", radius)
-    halves = [k for k in range(num_points // 2 + 1) if 2 * k in (0, num_points)]
-    interior = [k for k in range(1, num_points // 2 + 1) if 2 * k < num_points]
-    phases = [math.cos(2 * math.pi * k / num_points) for k in halves]
-    phases += [cmath.exp(2j * math.pi * k / num_points) for k in interior]
-    counts = [1.0] * len(halves) + [2.0] * len(interior)
+    # In half steps from the positive axis; conjugates of those above the axis are left out.
+    halves = range(0 if on_axis else 1, num_points + 1, 2)
+    phases = [-1.0 if half == num_points else cmath.exp(1j * math.pi * half / num_points) for half in halves]
+    counts = [1.0 if half in (0, num_points) else 2.0 for half in halves]
+    scale = jnp.asarray(radius, float).astype(complex)  # a traced radius or a NumPy number serves as well
     weights = [count / (num_points * phase) for count, phase in zip(counts, phases, strict=True)]
-    dtype = complex if interior else float
-    scale = jnp.asarray(radius, float).astype(dtype)  # a traced radius or a NumPy number serves as well
-    return Stencil(
-        nodes=scale * jnp.asarray(phases, dtype),
-        weights=jnp.asarray(weights, dtype) / scale,
-        num_real=len(halves),
-        num_points=num_points,
-    )
+    return Stencil(scale * jnp.asarray(phases, complex), jnp.asarray(weights, complex) / scale, num_points)
 
 
 def chebyshev(beta: Strength, num_points: int) -> Stencil:
@@ -116,20 +111,19 @@ def chebyshev(beta: Strength, num_points: int) -> Stencil:
     """
     if num_points < 2 or num_points % 2:
         raise ValueError(f"num_points is {num_points}; expected an even number, as odd ones nudge by 0.")
-    _check_strength("beta", beta)
     order = num_points - 1
     x = [math.cos(math.pi * j / order) for j in range(num_points)]
     barycentric = [(-1.0) ** j * (0.5 if j in (0, order) else 1.0) for j in range(num_points)]
     # Of Lagrange's polynomials in their barycentric form; the second sum of the quotient rule vanishes by symmetry.
     total = math.fsum(b / v for b, v in zip(barycentric, x, strict=True))
     weights = [b / (v**2 * total) for b, v in zip(barycentric, x, strict=True)]
-    scale = jnp.asarray(beta, float)
-    return Stencil(
-        nodes=scale * jnp.asarray(x, float),
-        weights=jnp.asarray(weights, float) / scale,
-        num_real=num_points,
-        num_points=num_points,
-    )
+    return _real("beta", beta, x, weights)
+
+
+def _real(name: str, strength: Strength, nodes: list[float], weights: list[float]) -> Stencil:
+    _check_strength(name, strength)
+    scale = jnp.asarray(strength, float)
+    return Stencil(scale * jnp.asarray(nodes, float), jnp.asarray(weights, float) / scale, len(nodes))
 
 
 def _check_strength(name: str, strength: Strength) -> None:

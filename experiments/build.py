@@ -89,7 +89,8 @@ def _model(cfg: DictConfig, key: Array) -> Model:
     network = instantiate(cfg.network)(key=network_key)
     readout = instantiate(cfg.readout)
     if not isinstance(readout, SquaredError):
-        shapes = jax.eval_shape(network.embed, jax.ShapeDtypeStruct(_input_shape(cfg), np.float32))
+        example = jax.ShapeDtypeStruct(_input_shape(cfg), np.float32)
+        shapes = jax.eval_shape(lambda x: network.at(x).initial_state(), example)
         layer = readout.keywords.get("layer", "out")
         if layer not in shapes:
             raise ValueError(f"The readout reads layer {layer!r}, but the network has {', '.join(shapes)}.")

@@ -66,4 +66,6 @@ def _factors(model: PyTree, multipliers: Mapping[str, float]) -> PyTree:
 
 
 def _names(path: tuple) -> list[str]:
-    return [part for part in jax.tree_util.keystr(path, simple=True, separator="/").split("/") if part]
+    """The parts of a path; that of an edge is `a-b`."""
+    parts = (entry.key if isinstance(entry, jax.tree_util.DictKey) else entry for entry in path)
+    return ["-".join(part) if isinstance(part, tuple) else str(part).strip(".[]'") for part in parts]

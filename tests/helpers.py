@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import eqprop
-from eqprop._tree import real_linear
+from eqprop._tree import add, real_linear
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,8 +107,9 @@ class Ring(eqprop.AbstractNetwork):
     def embed(self, x):
         return {"hidden": x @ self.into, "out": jnp.zeros(4)}
 
-    def drive(self, s):
-        return {"hidden": eqprop.tanh(s["out"]), "out": product(s["hidden"], self.weights)}
+    def drive(self, s, current):
+        recurrent = {"hidden": eqprop.tanh(s["out"]), "out": product(s["hidden"], self.weights)}
+        return add(recurrent, current)
 
 
 class Tied(eqprop.AbstractNetwork):
@@ -121,9 +122,9 @@ class Tied(eqprop.AbstractNetwork):
     def embed(self, x):
         return {"hidden": x[:4], "out": x[2:6]}
 
-    def drive(self, s):
+    def drive(self, s, current):
         out = product(s["hidden"], self.weights)
-        return {"hidden": product(s["out"], self.weights.T), "out": out - 0.1 * s["out"] ** 2}
+        return add({"hidden": product(s["out"], self.weights.T), "out": out - 0.1 * s["out"] ** 2}, current)
 
 
 class Rectified(Tied):
@@ -153,12 +154,12 @@ def unchecked():
 
 @eqx.filter_jit
 def free_phase(model, x, relaxation=SETTLE) -> eqprop.Solution:
-    return eqx.filter_vmap(lambda x: relaxation(model.free_drift(x), model.initial_state(x)))(x)
+    return eqx.filter_vmap(lambda x: relaxation(model.network.at(x).drift, model.network.at(x).initial_state()))(x)
 
 
 @eqx.filter_jit
 def respond(estimator, model, x, y, free) -> eqprop.Response:
-    return eqx.filter_vmap(lambda x, y, free: estimator.respond(model, x, y, free))(x, y, free)
+    return eqx.filter_vmap(lambda x, y, free: estimator.respond(model.at(x, y), free))(x, y, free)
 
 
 @eqx.filter_jit
@@ -166,7 +167,7 @@ def gradient(estimator, model, x, y, response) -> eqprop.Model:
     """Of the mean surrogate: what a training step hands to the optimiser."""
 
     def objective(model):
-        return jnp.mean(jax.vmap(lambda x, y, r: estimator.surrogate(model, x, y, r))(x, y, response))
+        return jnp.mean(jax.vmap(lambda x, y, r: estimator.surrogate(model.at(x, y), r))(x, y, response))
 
     return eqx.filter_grad(objective)(model)
 
@@ -222,7 +223,7 @@ def oracle(model: eqprop.Model, x, y) -> Oracle:
             u = u - jnp.linalg.solve(jax.jacfwd(drift)(u), drift(u))
         s = network.activation(u)
         D = jax.vmap(jax.grad(network.activation))(u)
-        A = jax.jacfwd(lambda s: flat(network.drive(unravel(s))))(s)
+        A = jax.jacfwd(lambda s: flat(network.drive(unravel(s), current)))(s)
         g = jax.grad(lambda s: model.readout.loss(unravel(s), y))(s)
         M = jnp.diag(1 / D) - A
         J = A * D[None] - jnp.eye(u.size)
@@ -259,7 +260,7 @@ def loss_gradient(model: eqprop.Model, x, y) -> eqprop.Model:
         model = eqx.combine(params, static)
 
         def one(x, y):
-            u = SETTLE(model.free_drift(x), model.initial_state(x)).state
+            u = SETTLE(model.network.at(x).drift, model.network.at(x).initial_state()).state
             return model.readout.loss(model.network.rates(u), y)
 
         return jnp.mean(jax.vmap(one)(x, y))
@@ -349,9 +350,10 @@ def _with_parameters(model, data, prefix):
     def take(name):
         return jnp.asarray(data[f"{prefix}/{name}"])
 
-    kernels = {edge: take(f"{edge}/kernel") for edge in model.network.kernels}
+    kernels = {edge: take(f"{'-'.join(edge)}/kernel") for edge in model.network.kernels}
     # The published code keeps a bias with the forward edge into a layer, the only edge of it that has one.
-    biases = {edge.split("-")[1]: take(f"{edge}/bias") for edge in kernels if f"{prefix}/{edge}/bias" in data}
+    named = {"-".join(edge): edge[1] for edge in kernels}
+    biases = {layer: take(f"{name}/bias") for name, layer in named.items() if f"{prefix}/{name}/bias" in data}
     readout = take("readout/Dense_0/kernel"), take("readout/Dense_0/bias")
     where = lambda m: (m.network.kernels, m.network.biases, m.readout.kernel, m.readout.bias)
     return eqx.tree_at(where, model, (kernels, biases, *readout))

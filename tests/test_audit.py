@@ -107,7 +107,7 @@ def test_what_has_no_direction_and_what_no_recurrence():
     assert np.isnan(eqprop.metrics.cosine(a, zero)) and np.isnan(eqprop.metrics.cosine(zero, a))
     assert float(eqprop.metrics.cosine(a, {"out": jnp.full(3, 1e-200)})) == pytest.approx(1.0, abs=1e-15)
     network = eqprop.DenseNetwork(6, {"out": 3}, [("in", "out")], key=jax.random.key(0))
-    assert float(eqprop.metrics.functional_asymmetry(network, zero)) == 0
+    assert float(eqprop.metrics.functional_asymmetry(network.at(jnp.ones(6)), zero)) == 0
 
 
 def test_beyond_settled_examples_nothing_is_claimed():
@@ -130,8 +130,8 @@ class Neuron(eqprop.AbstractNetwork):
     def embed(self, x):
         return {"out": x}
 
-    def drive(self, s):
-        return {"out": self.weight.astype(s["out"].dtype) * s["out"]}
+    def drive(self, s, current):
+        return {"out": self.weight.astype(s["out"].dtype) * s["out"] + current["out"].astype(s["out"].dtype)}
 
 
 WEIGHT, INPUT, TARGET = 0.4, 0.3, -0.6

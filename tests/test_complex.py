@@ -129,14 +129,18 @@ def test_the_same_code_in_single_precision(case):
         estimator = eqx.tree_at(lambda e: e.stencil, estimator, stencil)
         model, x = single(model), single(x)
         free = eqx.filter_jit(
-            eqx.filter_vmap(lambda x: Picard(tol=1e-6, max_steps=300)(model.free_drift(x), model.initial_state(x)))
+            eqx.filter_vmap(
+                lambda x: Picard(tol=1e-6, max_steps=300)(
+                    model.network.at(x).drift, model.network.at(x).initial_state()
+                )
+            )
         )(x)
-        response = eqx.filter_jit(eqx.filter_vmap(lambda x, y, f: estimator.respond(model, x, y, f)))(
+        response = eqx.filter_jit(eqx.filter_vmap(lambda x, y, f: estimator.respond(model.at(x, y), f)))(
             x, jnp.asarray([0, 2]), free
         )
 
         def objective(model):
-            surrogate = lambda x, y, r: estimator.surrogate(model, x, y, r)
+            surrogate = lambda x, y, r: estimator.surrogate(model.at(x, y), r)
             return jnp.mean(jax.vmap(surrogate)(x, jnp.asarray([0, 2]), response))
 
         grad = eqx.filter_jit(eqx.filter_grad(objective))(model)

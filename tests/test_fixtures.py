@@ -50,7 +50,7 @@ def test_linear_responses_and_gradients(case, estimator):
 @pytest.mark.parametrize("num_points", [1, 2, 4, 6])
 def test_finite_nudges_and_gradients(case, num_points, beta):
     """One-sided, centred and Cauchy estimates at a small and a large radius; gradients where they are recorded."""
-    estimator = FiniteNudge(stencil=eqprop.cauchy(beta, num_points), relaxation=SETTLE)
+    estimator = FiniteNudge(stencil=eqprop.cauchy(beta, num_points, on_axis=True), relaxation=SETTLE)
     if f"grad/N{num_points}_beta{beta}/readout/Dense_0/bias" in case.data:
         response, grad = estimate(estimator, case.model, case.x, case.y)
         assert gap(grad, case.parameters(f"grad/N{num_points}_beta{beta}")) < TOL
@@ -60,15 +60,15 @@ def test_finite_nudges_and_gradients(case, num_points, beta):
 
 
 @eqx.filter_jit
-def _one_draw(form, model, u, noise):
+def _one_draw(form, case, u, noise):
     def objective(model):
-        return jnp.mean(jax.vmap(lambda u, e: form.one_draw(model.network, u, e))(u, noise))
+        return jnp.mean(jax.vmap(lambda x, u, e: form.one_draw(model.network.at(x), u, e))(case.x, u, noise))
 
-    return eqx.filter_value_and_grad(objective)(model)
+    return eqx.filter_value_and_grad(objective)(case.model)
 
 
 @eqx.filter_jit
-def _sum_over_basis(form, model, u):
+def _sum_over_basis(form, case, u):
     """An expectation over noise of unit covariance is a sum over basis vectors, for a quadratic form."""
     _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], u))
     size = flat_batch(u).shape[1]
@@ -76,19 +76,20 @@ def _sum_over_basis(form, model, u):
     def add(total, neurons):
         def objective(model):
             noise = jax.vmap(unravel)(jax.nn.one_hot(neurons, size, dtype=float))
-            draws = jax.vmap(lambda u: jax.vmap(lambda e: form.one_draw(model.network, u, e))(noise))(u)
+            one = lambda x, u: jax.vmap(lambda e: form.one_draw(model.network.at(x), u, e))(noise)
+            draws = jax.vmap(one)(case.x, u)
             return jnp.sum(draws) / draws.shape[0]
 
-        return jax.tree.map(jnp.add, total, eqx.filter_value_and_grad(objective)(model)), None
+        return jax.tree.map(jnp.add, total, eqx.filter_value_and_grad(objective)(case.model)), None
 
-    zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), eqx.filter(model, eqx.is_inexact_array)))
+    zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), eqx.filter(case.model, eqx.is_inexact_array)))
     return jax.lax.scan(add, zero, jnp.arange(size).reshape(6, -1))[0]
 
 
 def test_homeostasis_of_the_recorded_noise(case):
     """The published single-draw loss and its gradient."""
     loss, grad = _one_draw(
-        eqprop.ForwardHomeostasis(), case.model, free_phase(case.model, case.x).state, case.state("homeo/eps")
+        eqprop.ForwardHomeostasis(), case, free_phase(case.model, case.x).state, case.state("homeo/eps")
     )
     assert gap(loss, case.data["homeo/loss"]) < TOL
     assert gap(grad, case.parameters("homeo/grad")) < TOL
@@ -98,12 +99,12 @@ def test_expected_homeostasis(case):
     """Its expectation: in closed form for dense networks, from the other estimator's basis sum for conv."""
     u = free_phase(case.model, case.x).state
     if isinstance(case.model.network, eqprop.ConvNetwork):
-        loss, grad = _sum_over_basis(eqprop.SkewHomeostasis(), case.model, u)
+        loss, grad = _sum_over_basis(eqprop.SkewHomeostasis(), case, u)
     else:
         form = eqprop.ExactHomeostasis()
-        loss, grad = eqx.filter_value_and_grad(lambda m: form(m.network, u, key=jax.random.key(0)) * len(case.x))(
-            case.model
-        )
+        one = jax.tree.map(lambda leaf: leaf[0], u)
+        value = lambda m: form(m.network.at(case.x[0]), one, key=jax.random.key(0))
+        loss, grad = eqx.filter_value_and_grad(value)(case.model)
     assert gap(loss, case.data["homeo/expected_loss"]) < TOL
     assert gap(grad, case.parameters("homeo/expected_grad")) < TOL
 
@@ -112,7 +113,7 @@ def _jacobian(case, vectors, transposed=False):
     """`J v` or `Jᵀ v` in rate coordinates at sample 0, for a batch of raveled vectors."""
     s = jax.tree.map(lambda leaf: leaf[0], case.model.network.rates(free_phase(case.model, case.x).state))
     unravel = ravel_pytree(s)[1]
-    _, jvp = jax.linearize(case.model.network.drive, s)
+    _, jvp = jax.linearize(case.model.network.at(case.x[0]).drive, s)
     apply = (lambda v: jax.linear_transpose(jvp, s)(v)[0]) if transposed else jvp
     return flat_batch(jax.jit(jax.vmap(apply))(jax.vmap(unravel)(vectors))) - vectors
 

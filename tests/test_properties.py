@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import Phase, given, settings, strategies as st
 
 import eqprop
-from eqprop._blocks import coloured, levels_of
+from eqprop.network.graph import coloured, levels_of
 from helpers import relative_error
 
 COMPILED = settings(
@@ -90,7 +90,7 @@ def dense(graph: Graph, network: eqprop.DenseNetwork, x, layer: str, y) -> Dense
     A, current = np.zeros((total, total)), np.zeros(total)
     where = {n: slice(start[n], start[n] + graph.sizes[n]) for n in names}
     for name, kernel in network.kernels.items():
-        a, b = name.split("-")
+        a, b = name
         if a == "in":
             current[where[b]] += np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
         else:
@@ -133,7 +133,9 @@ def test_any_relaxation_settles_any_graph(graph, relaxation, single):
     oracle = dense(graph, network, x, layer, np.zeros(graph.sizes[layer]))
     model = eqprop.Model(network, eqprop.SquaredError(layer=layer))
     x = x.astype(network.biases[layer].dtype)
-    solution = jax.jit(lambda x: relaxation(model.free_drift(x), model.initial_state(x), blocks=network.blocks))(x)
+    solution = jax.jit(
+        lambda x: relaxation(model.network.at(x).drift, model.network.at(x).initial_state(), blocks=network.blocks)
+    )(x)
     assert solution.result == eqprop.RESULTS.successful
     assert all(leaf.dtype == x.dtype for leaf in jax.tree.leaves(solution.state))
     u = flat(solution.state)
@@ -157,9 +159,9 @@ def test_any_estimator_is_its_dense_solve(graph, relaxation, strength):
     settle = eqprop.Picard(tol=0.0, max_steps=3000, damping=0.7)
 
     def run(x, y):
-        settled = settle(model.free_drift(x), model.initial_state(x))
+        settled = settle(model.network.at(x).drift, model.network.at(x).initial_state())
         estimators = eqprop.TangentResponse(relaxation=relaxation), eqprop.RecurrentBackprop(relaxation=relaxation)
-        return [estimator.respond(model, x, y, settled) for estimator in estimators]
+        return [estimator.respond(model.at(x, y), settled) for estimator in estimators]
 
     tangent, rbp = jax.jit(run)(x, jnp.asarray(y))
     # What the teaching signal has lost to rounding before anything is relaxed.
@@ -182,9 +184,9 @@ def test_weak_feedback_is_exact_on_any_graph_that_is_symmetric(graph, points):
     settle = eqprop.Sweep(tol=1e-14, rtol=1e-9, max_steps=3000)
 
     def run(x, y, radius):
-        free = settle(model.free_drift(x), model.initial_state(x), blocks=network.blocks)
+        free = settle(model.network.at(x).drift, model.network.at(x).initial_state(), blocks=network.blocks)
         estimator = eqprop.FiniteNudge(stencil=eqprop.cauchy(radius, points), relaxation=settle)
-        return estimator.respond(model, x, y, free)
+        return estimator.respond(model.at(x, y), free)
 
     responses = [jax.jit(run)(x, jnp.asarray(y), jnp.asarray(radius)) for radius in (0.02, 0.01)]
     assert all(response.result == eqprop.RESULTS.successful for response in responses)
@@ -206,7 +208,7 @@ def test_any_batch_ends_as_its_examples_alone(graph, relaxation, size):
     layer = next(iter(graph.sizes))
     model = eqprop.Model(network, eqprop.SquaredError(layer=layer))
     x = jnp.geomspace(1e-6, 30.0, size)[:, None] * jnp.asarray([[0.4, -1.0, 0.7]])
-    run = lambda x: relaxation(model.free_drift(x), model.initial_state(x), blocks=network.blocks)
+    run = lambda x: relaxation(model.network.at(x).drift, model.network.at(x).initial_state(), blocks=network.blocks)
     together, alone = jax.jit(jax.vmap(run))(x), jax.jit(lambda x: jax.lax.map(run, x))(x)
     np.testing.assert_array_equal(together.num_steps, alone.num_steps)
     # Two programs round apart, and Anderson's least squares magnify that: the tolerance is 1e-8.

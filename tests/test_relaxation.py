@@ -42,9 +42,9 @@ def settle(relaxation, drift, u0, blocks=None):
 def settled():
     """The first example's fixed points: free, and under a complex nudge."""
     p = problem("asymmetric")
-    u0 = p.model.initial_state(p.x[0])
-    nudged = p.model.nudged_drift(p.x[0], p.y[0], jnp.asarray(BETA))
-    free = jax.jit(lambda u: SETTLE(p.model.free_drift(p.x[0]), u).state)(u0)
+    u0 = p.model.network.at(p.x[0]).initial_state()
+    nudged = lambda u: p.model.at(p.x[0], p.y[0]).drift(u, jnp.asarray(BETA))
+    free = jax.jit(lambda u: SETTLE(p.model.network.at(p.x[0]).drift, u).state)(u0)
     assert gap(flat(free), oracle(*p).u[0]) < 1e-12
     return free, jax.jit(lambda u: SETTLE(nudged, u).state)(to_complex(u0))
 
@@ -59,11 +59,11 @@ def test_every_relaxation_reaches_the_fixed_point(method):
     @jax.jit
     def run(u0):
         nudged = jnp.iscomplexobj(flat(u0))
-        drift = p.model.nudged_drift(x, y, beta) if nudged else p.model.free_drift(x)
-        solution = relaxation(drift, u0, blocks=p.model.blocks(u0) if nudged else p.model.network.blocks)
+        drift = (lambda u: p.model.at(x, y).drift(u, beta)) if nudged else p.model.network.at(x).drift
+        solution = relaxation(drift, u0, blocks=p.model.at(x, y).blocks if nudged else p.model.network.blocks)
         return solution, max_norm(drift(solution.state))
 
-    u0 = p.model.initial_state(x)
+    u0 = p.model.network.at(x).initial_state()
     for start, expected in zip((u0, to_complex(u0)), settled(), strict=True):
         solution, measured = run(start)
         assert solution.result == RESULTS.successful and solution.residual <= TOL
@@ -319,15 +319,15 @@ def test_layers_that_act_on_each_other_are_in_different_blocks():
     network = loop(key=jax.random.key(0))
     pairs = {("l1", "l2"), ("l2", "out"), ("l1", "out")}
     names = ["l1", "l2", "out"]
-    for kernels in (network.kernels, {name: k for name, k in network.kernels.items() if name != "l2-l2"}):
+    for kernels in (network.kernels, {edge: k for edge, k in network.kernels.items() if edge != ("l2", "l2")}):
         graph = eqx.tree_at(lambda n: n.kernels, network, kernels)
         blocks = graph.blocks
         block_of = {names[leaf]: index for index, block in enumerate(blocks.order) for leaf in block}
         assert sorted(block_of) == names and all(block_of[a] != block_of[b] for a, b in pairs)
-        assert blocks.independent == ("l2-l2" not in kernels)
+        assert blocks.independent == (("l2", "l2") not in kernels)
         current = graph.embed(jnp.ones(6))
         drift = lambda u, graph=graph, current=current: graph.drift(u, current)
-        for order in (blocks, blocks.beginning_with(2)):
+        for order in (blocks, blocks.nudged([2]), blocks.ordered("forward"), blocks.ordered("backward")):
             solution = settle(Sweep(tol=1e-6), drift, graph.initial_state(current), order)
             assert solution.result == RESULTS.successful
             np.testing.assert_allclose(solution.residual, max_norm(drift(solution.state)), rtol=1e-6)
@@ -377,7 +377,11 @@ def test_sweeps_settle_a_chain_in_about_half_the_steps():
     """On a chain, a sweep is a synchronous step of either half."""
     p = problem("asymmetric")
     steps = [
-        int(jax.jit(lambda x, r=r: r(p.model.free_drift(x), p.model.initial_state(x)))(p.x[0]).num_steps)
+        int(
+            jax.jit(lambda x, r=r: r(p.model.network.at(x).drift, p.model.network.at(x).initial_state()))(
+                p.x[0]
+            ).num_steps
+        )
         for r in (Picard(tol=TOL), Sweep(tol=TOL))
     ]
     assert steps[1] <= 0.6 * steps[0] + 1
@@ -485,7 +489,9 @@ def test_flow_takes_a_solver_with_a_constant_step():
     """Euler's method at step one is Picard's undamped step."""
     p = problem("asymmetric")
     flow = Flow(tol=TOL, solver=diffrax.Euler(), controller=diffrax.ConstantStepSize(), dt0=1.0)
-    run = lambda r: jax.jit(jax.vmap(lambda x: r(p.model.free_drift(x), p.model.initial_state(x))))(p.x)
+    run = lambda r: jax.jit(jax.vmap(lambda x: r(p.model.network.at(x).drift, p.model.network.at(x).initial_state())))(
+        p.x
+    )
     ours, picard = run(flow), run(Picard(tol=TOL))
     assert np.all(ours.result == RESULTS.successful)
     assert gap(flat_batch(ours.state), flat_batch(picard.state)) < STATE_TOL

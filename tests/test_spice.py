@@ -37,9 +37,9 @@ def test_the_golden_answers(circuit):
     names = netlist.nodes(circuit.network)
     tables = {name: netlist.read((GOLDEN / f"{name}.txt").read_text(), names)[1][0] for name in ("op", "nudged", "ac")}
     model, x, y = circuit
-    start = model.initial_state(x)
-    free = compare.NEWTON(model.free_drift(x), start)
-    nudged = compare.NEWTON(model.nudged_drift(x, y, 0.1), start)
+    start = model.network.at(x).initial_state()
+    free = compare.NEWTON(model.network.at(x).drift, start)
+    nudged = compare.NEWTON((lambda u: model.at(x, y).drift(u, 0.1)), start)
     assert compare.relative(tables["op"], compare.flat(free.state)) < 1e-12
     assert compare.relative(tables["nudged"], compare.flat(nudged.state)) < 1e-12
     assert compare.relative(tables["ac"].real, compare.error_vector(circuit)) < 1e-12

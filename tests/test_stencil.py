@@ -20,33 +20,36 @@ def value(stencil, function):
 
 @pytest.mark.parametrize("num_points", POINTS)
 def test_exact_on_polynomials_below_the_aliased_degree(num_points):
-    """`N` points differentiate `β^n` exactly for `n ≤ N`, and take `β^(N+1)` for `r^N`."""
-    stencil = eqprop.cauchy(0.5, num_points)
+    """`N` points differentiate `β^n` exactly for `n ≤ N`, and take `β^(N+1)` for `r^N`; turned by half a step, for
+    `−r^N`."""
+    on_axis, turned = eqprop.cauchy(0.5, num_points, on_axis=True), eqprop.cauchy(0.5, num_points)
     for degree in range(num_points + 1):
-        assert abs(value(stencil, lambda b, n=degree: 3.0 * b**n) - (3.0 if degree == 1 else 0.0)) < TOL
-    assert abs(value(stencil, lambda b: b ** (num_points + 1)) - 0.5**num_points) < TOL
+        for stencil in (on_axis, turned):
+            assert abs(value(stencil, lambda b, n=degree: 3.0 * b**n) - (3.0 if degree == 1 else 0.0)) < TOL
+    next_power = lambda b: b ** (num_points + 1)
+    assert abs(value(on_axis, next_power) - 0.5**num_points) < TOL
+    assert abs(value(turned, next_power) - (0.5 if num_points == 1 else -(0.5**num_points))) < TOL
 
 
-@pytest.mark.parametrize("num_points", POINTS)
-def test_half_a_circle_stands_for_the_whole(num_points):
-    """Real nodes and the doubled upper half give the sum over all points, for a random analytic function."""
+@pytest.mark.parametrize("on_axis", [False, True], ids=["turned", "on_axis"])
+@pytest.mark.parametrize("num_points", [n for n in POINTS if n > 1])
+def test_half_a_circle_stands_for_the_whole(num_points, on_axis):
+    """The upper half gives the sum over all points, for a random analytic function."""
     coefficients = np.random.default_rng(num_points).normal(size=12)
     function = lambda b: sum(c * b**n for n, c in enumerate(coefficients)) + np.exp(b)
-    circle = [0.5 * np.exp(2j * np.pi * k / num_points) for k in range(num_points)]
-    whole = sum((function(b) - function(0.0)) / b for b in circle) / num_points
+    angles = (2 * np.arange(num_points) + (0 if on_axis else 1)) * np.pi / num_points
+    whole = sum((function(b) - function(0.0)) / b for b in 0.5 * np.exp(1j * angles)) / num_points
     assert abs(whole.imag) < TOL
-    assert abs(value(eqprop.cauchy(0.5, num_points), function) - whole.real) < TOL
+    assert abs(value(eqprop.cauchy(0.5, num_points, on_axis=on_axis), function) - whole.real) < TOL
 
 
 @pytest.mark.parametrize("num_points", POINTS)
 def test_weights_and_cost(num_points):
-    """Weights of two points or more cancel constants; real nodes come first; the cost is `N` real relaxations."""
+    """Weights of two points or more cancel constants; an even circle has no real node, and costs `N` relaxations."""
     stencil = eqprop.cauchy(0.3, num_points)
-    interior = stencil.nodes.shape[0] - stencil.num_real
-    assert stencil.num_real + 2 * interior == num_points == stencil.num_points
-    assert stencil.holomorphic == (interior > 0) == jnp.iscomplexobj(stencil.nodes)
-    real = np.asarray(stencil.nodes[: stencil.num_real])
-    assert np.all(np.imag(real) == 0.0)
+    assert stencil.holomorphic == (num_points > 1) == jnp.iscomplexobj(stencil.nodes)
+    assert stencil.num_points == num_points and stencil.nodes.size == (num_points + 1) // 2
+    assert np.all(np.abs(np.imag(stencil.nodes)) > 0.05) == (num_points % 2 == 0)
     np.testing.assert_allclose(np.abs(stencil.nodes), 0.3, rtol=1e-15)
     if num_points > 1:
         assert abs(float(jnp.sum(stencil.weights).real)) < TOL
@@ -97,10 +100,10 @@ def test_a_radius_without_an_inverse(radius):
     """In single precision the weights of the first would be infinite, and those of the last be lost; double precision
     has room for them."""
     with jax.enable_x64(False), pytest.raises(ValueError, match="finite inverse in float32"):
-        eqprop.cauchy(radius, 2)
-    assert float(eqprop.cauchy(radius, 2).weights[0]) == pytest.approx(0.5 / radius, rel=1e-15)
+        eqprop.centred(radius)
+    assert float(eqprop.centred(radius).weights[0]) == pytest.approx(0.5 / radius, rel=1e-15)
     with jax.enable_x64(False):
-        assert np.isfinite(eqprop.cauchy(1e-37, 2).weights).all()
+        assert np.isfinite(eqprop.centred(1e-37).weights).all()
 
 
 def test_one_point_needs_the_origin():

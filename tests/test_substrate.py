@@ -60,10 +60,10 @@ def dense(model, x, y):
     network = model.network
 
     def one(x, y):
-        u = SETTLE(model.free_drift(x), model.initial_state(x)).state
+        u = SETTLE(model.network.at(x).drift, model.network.at(x).initial_state()).state
         unravel = ravel_pytree(u)[1]
         u = flat(u)
-        J = jax.jacfwd(lambda u: flat(model.free_drift(x)(unravel(u))))(u)
+        J = jax.jacfwd(lambda u: flat(model.network.at(x).drift(unravel(u))))(u)
         D = jnp.diagonal(jax.jacfwd(lambda u: flat(network.rates(unravel(u))))(u))
         g = flat(model.readout.teaching(network.rates(unravel(u)), y))
         return u, J, D, g
@@ -182,12 +182,12 @@ def test_asymmetric_devices_cannot_be_repaired_by_gains():
     """No diagonal `G` makes `G⁻¹ A` symmetric where two mismatched paths serve each synapse: around a cycle of three
     neurons the products of the couplings differ."""
     model, *_ = deployed("symmetric", part=BREAK["per_direction"])
-    forward, back = model.network.kernels["l1-l2"], model.network.kernels["l2-l1"].T
+    forward, back = model.network.kernels["l1", "l2"], model.network.kernels["l2", "l1"].T
     ratio = np.asarray(forward / back)  # a gauge gives an outer product, rank one
     singular = np.linalg.svd(ratio, compute_uv=False)
     assert singular[1] > 0.1 * singular[0]
     model, *_ = deployed("symmetric", part=GAUGES["mirrors"])
-    ratio = np.asarray(model.network.kernels["l1-l2"] / model.network.kernels["l2-l1"].T)
+    ratio = np.asarray(model.network.kernels["l1", "l2"] / model.network.kernels["l2", "l1"].T)
     singular = np.linalg.svd(ratio, compute_uv=False)
     assert singular[1] < 1e-12 * singular[0]
 
@@ -220,9 +220,9 @@ def test_patterns_belong_to_the_chip():
 def test_one_device_serves_both_directions_of_a_loop():
     """Of a layer onto itself, `ij` and `ji` are one device: symmetric weights stay so."""
     p = problem("loop")
-    kernel = p.model.network.kernels["l2-l2"]
-    model = eqx.tree_at(lambda m: m.network.kernels["l2-l2"], p.model, kernel + kernel.T)
-    new = Substrate(mismatch=Mismatch(0.5)).deploy(model).network.kernels["l2-l2"]
+    kernel = p.model.network.kernels["l2", "l2"]
+    model = eqx.tree_at(lambda m: m.network.kernels["l2", "l2"], p.model, kernel + kernel.T)
+    new = Substrate(mismatch=Mismatch(0.5)).deploy(model).network.kernels["l2", "l2"]
     assert gap(new, new.T) == 0 and gap(new, kernel + kernel.T) > 0.01
 
 
@@ -280,19 +280,19 @@ def test_leak_of_the_conductances():
     w = {name: np.asarray(k) for name, k in model.network.network.kernels.items()}
     least = 2.0 / 50 / (1 - 1 / 50)
     loads = {
-        "l1": ["in-l1", "l2-l1"],
-        "l2": ["l1-l2", "out-l2"],
-        "out": ["l2-out"],
+        "l1": [("in", "l1"), ("l2", "l1")],
+        "l2": [("l1", "l2"), ("out", "l2")],
+        "out": [("l2", "out")],
     }
     for layer, edges in loads.items():
         expected = sum(np.sum(np.abs(w[e]) + 2 * least, axis=0) for e in edges)
         assert gap(1 / model.network.gain[layer], 1 + expected) < 1e-11
     network, x = model.network.network, problem("symmetric").x[0]
     load = jax.tree.map(lambda gain: 1 / gain - 1, model.network.gain)
-    v = SETTLE(model.free_drift(x), model.initial_state(x)).state
+    v = SETTLE(model.network.at(x).drift, model.network.at(x).initial_state()).state
     u = jax.tree.map(lambda v, load: v / (1 + load), v, load)
     s = network.rates(u)
-    kirchhoff = jax.tree.map(lambda d, c, u, l: d + c - (1 + l) * u, network.drive(s), network.embed(x), u, load)
+    kirchhoff = jax.tree.map(lambda d, u, l: d - (1 + l) * u, network.at(x).drive(s), u, load)
     assert float(jnp.abs(flat(kirchhoff)).max()) < 1e-12
 
 
@@ -346,7 +346,7 @@ def test_an_aware_update_follows_the_loss(part):
         model = device.deploy(eqx.combine(nominal, static))
 
         def one(x, y):
-            u = SETTLE(model.free_drift(x), model.initial_state(x)).state
+            u = SETTLE(model.network.at(x).drift, model.network.at(x).initial_state()).state
             return model.readout.loss(model.network.rates(u), y)
 
         return jnp.mean(jax.vmap(one)(p.x, p.y))
@@ -448,11 +448,11 @@ class Untold(eqprop.AbstractEstimator):
 
     needs_free_phase: ClassVar[bool] = True
 
-    def respond(self, model, x, y, free, *, key=None):
+    def respond(self, example, free, *, key=None):
         return eqprop.Response(free.state, None, jnp.zeros((), jnp.int32), free.result, jnp.asarray(False))
 
-    def surrogate(self, model, x, y, response):
-        return model.readout.loss(model.network.rates(response.state), y)
+    def surrogate(self, example, response):
+        return example.loss(example.field.rates(response.state))
 
 
 def test_an_estimator_says_itself_how_it_runs_on_a_device():

@@ -83,7 +83,7 @@ def test_positive_nudges_repel_from_the_target(name):
     @jax.jit
     def loss(beta):
         def one(x, y):
-            u = SETTLE(p.model.nudged_drift(x, y, beta), p.model.initial_state(x)).state
+            u = SETTLE((lambda u: p.model.at(x, y).drift(u, beta)), p.model.network.at(x).initial_state()).state
             return p.model.readout.loss(p.model.network.rates(u), y)
 
         return jax.vmap(one)(p.x, p.y)
@@ -129,7 +129,7 @@ def test_bias_falls_geometrically_with_the_points_until_rounding():
     "method",
     [
         lambda: AsymmetricNudge(stencil=eqprop.cauchy(RADIUS, 16), relaxation=SETTLE),
-        lambda: DyadicNudge(relaxation=SETTLE, beta=0.7),
+        lambda: DyadicNudge(relaxation=SETTLE),
     ],
     ids=["asymmetric_nudge", "dyadic"],
 )
@@ -189,10 +189,10 @@ ODE_TOL = 1e-7
 @eqx.filter_jit
 def _oscillate(p, period, turns):
     estimator = OscillatingNudge(radius=0.1, period=period, warmup=turns, steps_per_period=int(20 * period))
-    start = eqx.filter_vmap(p.model.initial_state)(p.x)
+    start = eqx.filter_vmap(lambda x: p.model.network.at(x).initial_state())(p.x)
     solution = eqprop.Solution(start, jnp.zeros(()), jnp.zeros((), int), eqprop.RESULTS.successful)
     return eqx.filter_vmap(
-        lambda x, y, u: estimator.respond(p.model, x, y, eqx.tree_at(lambda f: f.state, solution, u))
+        lambda x, y, u: estimator.respond(p.model.at(x, y), eqx.tree_at(lambda f: f.state, solution, u))
     )(p.x, p.y, start)
 
 
@@ -237,16 +237,16 @@ def test_a_linear_network_against_its_closed_form(num_points, getkey):
     network = scaled(chain(90.0, key=getkey(), activation=eqprop.linear), 0.4)
     model = eqprop.Model(network, eqprop.SquaredError())
     x, y = jax.random.normal(getkey(), (3, 6)), jax.random.normal(getkey(), (3, 3))
-    stencil = eqprop.cauchy(0.2, num_points)
+    stencil = eqprop.cauchy(0.2, num_points, on_axis=True)
     response = respond(FiniteNudge(stencil=stencil, relaxation=SETTLE), model, x, y, free_phase(model, x))
 
     k = {name: np.asarray(kernel) for name, kernel in network.kernels.items()}
     A = np.zeros((12, 12))
-    A[5:9, :5], A[:5, 5:9] = k["l1-l2"].T, k["l2-l1"].T
-    A[9:, 5:9], A[5:9, 9:] = k["l2-out"].T, k["out-l2"].T
+    A[5:9, :5], A[:5, 5:9] = k["l1", "l2"].T, k["l2", "l1"].T
+    A[9:, 5:9], A[5:9, 9:] = k["l2", "out"].T, k["out", "l2"].T
     P = np.diag([0.0] * 9 + [1.0] * 3)
     for example in range(3):
-        c = np.concatenate([np.asarray(x[example]) @ k["in-l1"], np.zeros(7)])
+        c = np.concatenate([np.asarray(x[example]) @ k["in", "l1"], np.zeros(7)])
         target = np.concatenate([np.zeros(9), np.asarray(y[example])])
         at = lambda b, c=c, target=target: np.linalg.solve(np.eye(12) - A - b * P, c - b * P @ target)
         circle = [0.2 * np.exp(2j * np.pi * t / num_points) for t in range(num_points)]

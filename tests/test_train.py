@@ -82,7 +82,7 @@ def test_a_step_is_optax_with_the_gradient_by_hand():
     response = respond(estimator, p.model, p.x, p.y, free)
     task = gradient(estimator, p.model, p.x, p.y, response)
     one = jax.tree.map(lambda v: v[0], free.state)
-    penalty = lambda m: ExactHomeostasis()(m.network, one, key=KEY)
+    penalty = lambda m: ExactHomeostasis()(m.network.at(p.x[0]), one, key=KEY)
     asymmetry = eqx.filter_grad(penalty)(p.model)
     total = jax.tree.map(lambda a, b: a + 3.0 * b, task, asymmetry)
     params = eqx.filter(p.model, eqx.is_inexact_array)
@@ -105,8 +105,8 @@ class Still(eqprop.AbstractNetwork):
     def embed(self, x):
         return {"out": x}
 
-    def drive(self, s):
-        return {"out": 0.0 * s["out"]}
+    def drive(self, s, current):
+        return {"out": 0.0 * s["out"] + current["out"].astype(s["out"].dtype)}
 
 
 def test_evaluation_of_known_scores():
@@ -128,8 +128,8 @@ class Explosive(Still):
 
     gain: jax.Array
 
-    def drive(self, s):
-        return {"out": self.gain * s["out"] ** 2}
+    def drive(self, s, current):
+        return {"out": self.gain * s["out"] ** 2 + current["out"]}
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -174,8 +174,9 @@ def test_homeostasis_that_needs_no_state_acts_where_nothing_settled():
     trainer = Trainer(RELAX, RecurrentBackprop(relaxation=RELAX), optax.sgd(1.0), ExactHomeostasis(coefficient=0.5))
     new, metrics = step(trainer, trainer.init(p.model, key=KEY), (p.x * jnp.nan, p.y))
     assert metrics["skipped_steps"] == 0.0 and metrics["usable_fraction"] == 0.0
-    u = p.model.initial_state(p.x[0])
-    penalty = eqx.filter_jit(eqx.filter_grad(lambda m: 0.5 * ExactHomeostasis()(m.network, u, key=KEY)))(p.model)
+    field = p.model.network.at(p.x[0])
+    value = lambda m: 0.5 * ExactHomeostasis()(m.network.at(p.x[0]), field.initial_state(), key=KEY)
+    penalty = eqx.filter_jit(eqx.filter_grad(value))(p.model)
     assert gap(changed(p.model, new.model), penalty) < TOL
 
 
@@ -185,7 +186,9 @@ def test_homeostasis_acts_alone_at_a_warm_start():
     form, estimator = ExactHomeostasis(coefficient=0.5), RecurrentBackprop(relaxation=RELAX)
     trainer = Trainer(RELAX, estimator, optax.sgd(1.0), form, warm_start=1)
     first, _ = step(trainer, trainer.init(p.model, key=KEY), (p.x, p.y))
-    penalty = eqx.filter_jit(eqx.filter_grad(lambda m: 0.5 * form(m.network, m.initial_state(p.x[0]), key=KEY)))
+    penalty = eqx.filter_jit(
+        eqx.filter_grad(lambda m: 0.5 * form(m.network.at(p.x[0]), m.network.at(p.x[0]).initial_state(), key=KEY))
+    )
     assert gap(changed(p.model, first.model), penalty(p.model)) < TOL
     second, metrics = step(trainer, first, (p.x, p.y))
     both = jax.tree.map(jnp.add, estimate(estimator, first.model, p.x, p.y)[1], penalty(first.model))
@@ -233,7 +236,7 @@ def test_what_is_no_number_reaches_no_parameter(method):
     @eqx.filter_jit
     @eqx.filter_grad
     def penalty(model, states):
-        return 0.3 * jnp.mean(jax.vmap(lambda u: form.one_draw(model.network, u, noise))(states))
+        return 0.3 * jnp.mean(jax.vmap(lambda x, u: form.one_draw(model.network.at(x), u, noise))(x[others], states))
 
     task = gradient(estimator, model, x[others], y[others], response)
     expected = jax.tree.map(jnp.add, task, penalty(model, free.state))
@@ -380,11 +383,11 @@ class Scaled(SoftmaxReadout):
     factor: jax.Array
 
     def __init__(self, readout, factor):
-        self.kernel, self.bias, self.layer = readout.kernel, readout.bias, readout.layer
+        self.kernel, self.bias, self.layers = readout.kernel, readout.bias, readout.layers
         self.factor = jnp.asarray(factor, readout.kernel.dtype)
 
     def loss(self, s, y):
-        return self.factor.astype(s[self.layer].dtype) * super().loss(s, y)
+        return self.factor.astype(s[self.layers[0]].dtype) * super().loss(s, y)
 
     def teaching(self, s, y):
         return jax.tree.map(lambda g: self.factor.astype(g.dtype) * g, super().teaching(s, y))

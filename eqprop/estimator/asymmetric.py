@@ -4,19 +4,24 @@ import dataclasses
 from typing import ClassVar
 
 import jax
-from jaxtyping import Array, Inexact, PRNGKeyArray, Shaped
+from jaxtyping import Array, Inexact, PRNGKeyArray
 
 from eqprop import _tree
 from eqprop._solution import Solution
 from eqprop._tree import AnyState
-from eqprop.estimator.base import AbstractErrorEstimator, Error, refuse_readings
-from eqprop.estimator.finite_nudge import relax_nodes, require_holomorphic
-from eqprop.jacobian import jacobian
-from eqprop.readout import Model, Target
+from eqprop.estimator.base import (
+    AbstractErrorEstimator,
+    Device,
+    Error,
+    refuse_readings,
+    require_holomorphic,
+    summed,
+)
+from eqprop.estimator.finite_nudge import relax_nodes
+from eqprop.model import Example
+from eqprop.network.base import AbstractNetwork
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.stencil import Stencil
-from eqprop.substrate.dynamics import Dynamics
-from eqprop.substrate.probe import Measurement
 
 
 class AsymmetricNudge(AbstractErrorEstimator):
@@ -38,29 +43,23 @@ class AsymmetricNudge(AbstractErrorEstimator):
     def complex_nudges(self) -> bool:
         return self.stencil.holomorphic
 
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> "AsymmetricNudge":
-        refuse_readings(self, probe)
-        return dataclasses.replace(self, relaxation=flow or self.relaxation)
+    def on_device(self, device: Device) -> "AsymmetricNudge":
+        refuse_readings(self, device)
+        return dataclasses.replace(self, relaxation=device.relaxation or self.relaxation)
 
-    def check(self, model: Model) -> None:
-        require_holomorphic(model, self.stencil)
+    def check(self, network: AbstractNetwork) -> None:
+        require_holomorphic(self, network)
 
-    def error(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Error:
-        rates = model.network.rates
+    def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
+        rates = example.field.rates
         origin = rates(free.state)
-        forward, transposed = jacobian(model.network, origin)
+        forward, transposed = example.field.jacobian(origin)
         skew = lambda v: _tree.subtract(forward(v), transposed(v))
 
-        under = model.drift_under(x, y)
-
-        def drift(beta: Inexact[Array, ""], u: AnyState) -> AnyState:
+        def drift(u: AnyState, beta: Inexact[Array, ""]) -> AnyState:
             change = jax.tree.map(lambda s, zero: s - zero.astype(s.dtype), rates(u), origin)
-            return _tree.subtract(under(beta, u), _tree.real_linear_tree(skew, change))
+            return _tree.subtract(example.drift(u, beta), _tree.real_linear_tree(skew, change))
 
-        phase = relax_nodes(self.stencil, self.relaxation, drift, free.state, model.blocks(free.state), key)
-        delta = phase.derivative(self.stencil, lambda u, _: rates(u), free.state)
-        return Error(free.state, delta, phase.num_steps, phase.result)
+        nudged = relax_nodes(self.stencil, self.relaxation, example, drift, free, key)
+        delta = self.stencil.derivative(jax.vmap(rates)(nudged.state), origin)
+        return Error(free.state, delta, *summed(nudged))

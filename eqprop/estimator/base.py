@@ -2,20 +2,35 @@
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
 from equinox import AbstractClassVar, AbstractVar
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, Scalar, Shaped
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, Scalar
 
 from eqprop import _tree
-from eqprop._solution import RESULTS, Solution
+from eqprop._solution import RESULTS, Solution, worst
 from eqprop._tree import AnyState
-from eqprop.readout import Model, Target
-from eqprop.relaxation import AbstractRelaxation
-from eqprop.substrate.dynamics import Dynamics
-from eqprop.substrate.probe import Measurement
+from eqprop.model import Example
+from eqprop.network.base import AbstractNetwork
+from eqprop.relaxation import AbstractMotion, AbstractRelaxation
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """How the rates of one example are read in one phase: 0 is the free one, 1 the first node of the stencil, and so
+    on in its order."""
+
+    def __call__(self, s: AnyState, *, phase: Int[Array, ""] | int, key: PRNGKeyArray | None = None) -> AnyState: ...
+
+
+class Device(eqx.Module):
+    """What a device has in place of an ideal relaxation, of ideal motion and of ideal readings; `None`: nothing."""
+
+    relaxation: AbstractRelaxation | None = None
+    motion: AbstractMotion | None = None
+    reading: Reading | None = None
 
 
 class Response(eqx.Module):
@@ -24,7 +39,7 @@ class Response(eqx.Module):
     state: AnyState
     """Potentials at which the surrogate is taken: the free fixed point, or its estimate."""
     payload: PyTree
-    """The error vector `δ`, or the rates at the nodes, or `None`."""
+    """The error vector `δ`, or the potentials at the nodes, or `None`."""
     num_steps: Int[Array, "..."]
     """Steps of the nudged phase, summed over its nodes."""
     result: RESULTS
@@ -48,40 +63,33 @@ class AbstractEstimator(eqx.Module):
         """Whether the network is nudged off the real axis."""
         return False
 
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> "AbstractEstimator":
+    def on_device(self, device: Device) -> "AbstractEstimator":
         """This estimator on a device, for those that run on one.
-
-        **Arguments:** what the device has in place of an ideal relaxation, of ideal motion, and of ideal readings;
-        `None` where it is ideal.
 
         **Raises:** `ValueError` by default: an estimator of your own says what a device changes in it. One that is
             computed beside the device refuses errors of measurement only.
         """
         if self.beside_device:
-            refuse_readings(self, probe)
+            refuse_readings(self, device)
             return self
         raise ValueError(
-            f"{type(self).__name__} does not say how it runs on a device. Give it a method "
-            "on_device(flow, dynamics, probe) that returns itself with the device's relaxation, motion and readings."
+            f"{type(self).__name__} does not say how it runs on a device. Give it a method on_device(device) that "
+            "returns itself with the relaxation, the motion and the readings of the device."
         )
 
-    def check(self, model: Model) -> None:
-        """**Raises:** `ValueError` if this estimator cannot serve that model, saying what to use instead."""
+    def check(self, network: AbstractNetwork) -> None:
+        """**Raises:** `ValueError` if this estimator cannot serve that network, saying what to use instead."""
 
     @abc.abstractmethod
-    def respond(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Response:
+    def respond(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Response:
         """Measure one example; no gradient passes through.
 
         **Arguments:** `free`, the solution of the free phase (see `needs_free_phase`); `key`, for noise.
         """
 
     @abc.abstractmethod
-    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
-        """The scalar of one example, to be differentiated with respect to `model` only."""
+    def surrogate(self, example: Example, response: Response) -> Scalar:
+        """The scalar of one example, to be differentiated with respect to the parameters in `example` only."""
 
 
 class Error(eqx.Module):
@@ -113,27 +121,24 @@ class AbstractErrorEstimator(AbstractEstimator):
         check_fields(self, {"norm_bound": (fine, "above 0, or None for no bound")})
 
     @abc.abstractmethod
-    def error(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Error:
+    def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
         """The error vector of one example, unbounded, in the coordinates of the rates, as it is measured."""
 
-    def estimate(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Error:
+    def estimate(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
         """The error vector of one example, unbounded, in the scale of the true gradient. One that is not finite
         counts as diverged."""
-        self.check(model)
-        error = self.error(model, x, y, free, key=key)
-        delta = error.delta if self.transposes else model.in_scale(error.delta)
-        finite = jnp.isfinite(_tree.max_norm(delta))
+        self.check(example.field.network)
+        if self.transposes:
+            error = self.error(example, free, key=key)
+        else:
+            error = self.error(example.nudged_in_metric(), free, key=key)
+            error = eqx.tree_at(lambda e: e.delta, error, example.in_scale(error.delta))
+        finite = jnp.isfinite(_tree.max_norm(error.delta))
         result = RESULTS.where(finite, error.result, RESULTS.diverged)
-        return Error(error.state, delta, error.num_steps, result)
+        return Error(error.state, error.delta, error.num_steps, result)
 
-    def respond(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Response:
-        error = self.estimate(model, x, y, free, key=key)
+    def respond(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Response:
+        error = self.estimate(example, free, key=key)
         delta, bounded = error.delta, jnp.asarray(False)
         if self.norm_bound is not None:
             length = _tree.norm(delta)
@@ -141,10 +146,14 @@ class AbstractErrorEstimator(AbstractEstimator):
             delta = _tree.scale(self.norm_bound / jnp.where(bounded, length, self.norm_bound), delta)
         return Response(error.state, delta, error.num_steps, error.result, bounded)
 
-    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
+    def surrogate(self, example: Example, response: Response) -> Scalar:
         u, delta = _tree.stop_gradient((response.state, response.payload))
-        s = model.network.rates(u)
-        return _tree.dot(delta, model.free_drift(x)(u)) + model.readout.loss(s, y)
+        return _tree.dot(delta, example.field.drift(u)) + example.loss(example.field.rates(u))
+
+
+def summed(nodes: Solution) -> tuple[Int[Array, ""], RESULTS]:
+    """The steps of all nodes of a nudged phase, and the worst of their results."""
+    return jnp.sum(nodes.num_steps), worst(nodes.result)
 
 
 def check_fields(part: eqx.Module, rules: Mapping[str, tuple[bool | Bool[Array, "..."], str]]) -> None:
@@ -157,9 +166,18 @@ def check_fields(part: eqx.Module, rules: Mapping[str, tuple[bool | Bool[Array, 
             raise ValueError(f"{name} is {getattr(part, name)}; expected a number {expected}.")
 
 
-def refuse_readings(estimator: AbstractEstimator, probe: Measurement | None) -> None:
+def require_holomorphic(estimator: AbstractEstimator, network: AbstractNetwork) -> None:
+    """**Raises:** `ValueError` for complex nudges of a network that is not analytic."""
+    if estimator.complex_nudges and not network.holomorphic:
+        raise ValueError(
+            f"{type(estimator).__name__} nudges off the real axis, but {type(network).__name__} is not holomorphic. "
+            "Nudge it by FiniteNudge(eqprop.centred(beta), ...), or use analytic activations."
+        )
+
+
+def refuse_readings(estimator: AbstractEstimator, device: Device) -> None:
     """**Raises:** `ValueError` if a device has errors of measurement, and the estimator measures no rates."""
-    if probe is not None:
+    if device.reading is not None:
         raise ValueError(
             f"{type(estimator).__name__} measures no rates that a device's readings could spoil. Use FiniteNudge, or a "
             "substrate without errors of measurement."

@@ -3,12 +3,12 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, Scalar, Shaped
+from jaxtyping import PRNGKeyArray, Scalar
 
 from eqprop import _tree
 from eqprop._solution import RESULTS, Solution
 from eqprop.estimator.base import AbstractEstimator, Response
-from eqprop.readout import Model, Target
+from eqprop.model import Example
 from eqprop.relaxation import AbstractRelaxation
 
 
@@ -33,17 +33,14 @@ class BackpropThroughTime(AbstractEstimator):
                 "itself. Give it FixedSteps(num_steps=40), or use RecurrentBackprop for the same gradient without time."
             )
 
-    def respond(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Response:
-        del y, key
+    def respond(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Response:
+        del key
         # It relaxes here to learn whether that stays finite, and once more under the gradient.
-        end = self.relaxation(model.free_drift(x), free.state)
+        end = self.relaxation(example.field.drift, free.state)
         finite = jnp.isfinite(_tree.max_norm(end.state))
         result = RESULTS.where(finite, RESULTS.successful, RESULTS.diverged)
         return Response(free.state, None, end.num_steps, result, jnp.asarray(False))
 
-    def surrogate(self, model: Model, x: Shaped[Array, "..."], y: Target, response: Response) -> Scalar:
-        u = _tree.stop_gradient(response.state)
-        end = self.relaxation(model.free_drift(x), u)
-        return model.readout.loss(model.network.rates(end.state), y)
+    def surrogate(self, example: Example, response: Response) -> Scalar:
+        end = self.relaxation(example.field.drift, _tree.stop_gradient(response.state))
+        return example.loss(example.field.rates(end.state))

@@ -1,4 +1,4 @@
-"""The two exact linear responses of a fixed point, one transposition apart.
+"""The two exact linear responses of a fixed point, one transposition apart, and the dynamics that solve for the second.
 
 With `J = ∂F/∂u` at the fixed point, `D = diag σ′` and the teaching signal `g = ∂ℓ/∂s`, both relax a linear system;
 neither differentiates through a loop.
@@ -9,14 +9,14 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, Shaped
+from jaxtyping import PRNGKeyArray
 
 from eqprop import _tree
 from eqprop._blocks import Blocks
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
 from eqprop.estimator.base import AbstractErrorEstimator, Error
-from eqprop.readout import Model, Target
+from eqprop.model import Example
 from eqprop.relaxation import AbstractRelaxation
 
 
@@ -54,19 +54,17 @@ class TangentResponse(AbstractErrorEstimator):
     """
 
     relaxation: AbstractRelaxation
+    """Any, or `Krylov`."""
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
     beside_device: ClassVar[bool] = True
 
-    def error(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Error:
+    def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
         del key
-        u = free.state
-        s, to_rates = jax.linearize(model.network.rates, u)
-        g, blocks = model.readout.teaching(s, y), model.blocks(u)
-        solution = relax_tangent(self.relaxation, model.free_drift(x), u, g, blocks)
-        return Error(u, to_rates(solution.state), solution.num_steps, solution.result)
+        s, to_rates = jax.linearize(example.field.rates, free.state)
+        g = example.teaching(s)
+        solution = relax_tangent(self.relaxation, example.field.drift, free.state, g, example.blocks)
+        return Error(free.state, to_rates(solution.state), solution.num_steps, solution.result)
 
 
 class RecurrentBackprop(AbstractErrorEstimator):
@@ -76,17 +74,47 @@ class RecurrentBackprop(AbstractErrorEstimator):
     """
 
     relaxation: AbstractRelaxation
+    """Any, or `Krylov`."""
     norm_bound: float | None = None
     needs_free_phase: ClassVar[bool] = True
     beside_device: ClassVar[bool] = True
     transposes: ClassVar[bool] = True
 
-    def error(
-        self, model: Model, x: Shaped[Array, "..."], y: Target, free: Solution, *, key: PRNGKeyArray | None = None
-    ) -> Error:
+    def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
         del key
-        u = free.state
-        s, to_potentials = jax.vjp(model.network.rates, u)
-        source = to_potentials(model.readout.teaching(s, y))[0]
-        solution = relax_adjoint(self.relaxation, model.free_drift(x), u, source, model.blocks(u))
-        return Error(u, solution.state, solution.num_steps, solution.result)
+        s, to_potentials = jax.vjp(example.field.rates, free.state)
+        source = to_potentials(example.teaching(s))[0]
+        solution = relax_adjoint(self.relaxation, example.field.drift, free.state, source, example.blocks)
+        return Error(free.state, solution.state, solution.num_steps, solution.result)
+
+
+class DyadicNudge(AbstractErrorEstimator):
+    """Mean `m` and difference `δ` of two copies of the network, in the limit of a weak coupling, relax together,
+
+        dm/dt = F(m),      dδ/dt = J(m)ᵀ δ + D(m) ∂ℓ/∂s,
+
+    so that `δ → M⁻ᵀ g`, the true gradient. It is recurrent backpropagation beside a free phase that goes on: `δ` is the
+    adjoint of the state in which the mean ends.
+
+    Dyadic EP, Scurria et al. (arXiv 2602.03670).
+    """
+
+    relaxation: AbstractRelaxation
+    norm_bound: float | None = None
+    needs_free_phase: ClassVar[bool] = True
+    beside_device: ClassVar[bool] = True
+    transposes: ClassVar[bool] = True
+
+    def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
+        def drift(pair: tuple[AnyState, AnyState]) -> tuple[AnyState, AnyState]:
+            m, delta = pair
+            f, jacobian_transposed = jax.vjp(example.field.drift, m)
+            s, to_potentials = jax.vjp(example.field.rates, m)
+            nudge = to_potentials(example.teaching(s))[0]
+            return f, _tree.add(jacobian_transposed(delta)[0], nudge)
+
+        start, blocks = (free.state, _tree.zeros_like(free.state)), example.blocks
+        blocks = None if blocks is None else blocks.twice(len(free.state))
+        solution = self.relaxation(drift, start, blocks=blocks, key=key)
+        m, delta = solution.state
+        return Error(m, delta, solution.num_steps, solution.result)

@@ -1,10 +1,12 @@
-"""Networks: parameters, drive, embedding of the input, activation."""
+"""Networks: a vector field over potentials, bound to an example as a field."""
 
 from eqprop.network.base import (
     AbstractEnergyNetwork as AbstractEnergyNetwork,
     AbstractLinearNetwork as AbstractLinearNetwork,
     AbstractNetwork as AbstractNetwork,
+    Field as Field,
 )
 from eqprop.network.conv import ConvNetwork as ConvNetwork
 from eqprop.network.dense import DenseNetwork as DenseNetwork
-from eqprop.network.energy import HopfieldNetwork as HopfieldNetwork
+from eqprop.network.hopfield import HopfieldNetwork as HopfieldNetwork
+from eqprop.network.user import EnergyNetwork as EnergyNetwork, VectorField as VectorField

@@ -1,16 +1,18 @@
-"""What a network is: a drift on potentials, made of an input current and a recurrent drive."""
+"""What a network is: a vector field over potentials, bound to one example by its input."""
 
 import abc
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
 from equinox import AbstractVar
-from jaxtyping import Array, Inexact, Scalar, Shaped
+from jaxtyping import Array, Inexact, PyTree, Scalar, Shaped
 
 from eqprop import _tree
-from eqprop._blocks import Blocks
-from eqprop._tree import AnyState
+from eqprop._blocks import Blocks, Edge
+from eqprop._tree import AnyState, Drift
 from eqprop.activation import ANALYTIC
 
 Activation = Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]]
@@ -20,10 +22,10 @@ Activation = Callable[[Inexact[Array, "..."]], Inexact[Array, "..."]]
 class AbstractNetwork(eqx.Module):
     """A vector field over potentials `u`, with rates `s = σ(u)`:
 
-        F(u) = drive(s) + current − u,        current = embed(x),        A = ∂drive/∂s.
+        F(u) = drive(s, embed(x)) − u,        A = ∂drive/∂s.
 
     A network of your own needs the fields `activation` and `holomorphic`, and the methods `embed` and `drive`. All
-    methods see one example; states are dictionaries with one array a layer.
+    methods see one example; states are dictionaries with one array a layer. `at(x)` binds the network to an example.
     """
 
     activation: AbstractVar[Activation]
@@ -31,12 +33,17 @@ class AbstractNetwork(eqx.Module):
     """Whether `drive` and `activation` of this network are analytic, so that nudges may be complex."""
 
     @abc.abstractmethod
-    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
-        """The constant input current, computed once an example; its layers are those of the state."""
+    def embed(self, x: Shaped[Array, "..."]) -> PyTree:
+        """What is computed of an input once: the constant current of every layer, for most networks."""
 
     @abc.abstractmethod
-    def drive(self, s: AnyState) -> AnyState:
-        """The recurrent input that rates `s` (real or complex) send to every layer."""
+    def drive(self, s: AnyState, current: PyTree) -> AnyState:
+        """The total input of every neuron at the rates `s` (real or complex), where the input was embedded as
+        `current`."""
+
+    def at(self, x: Shaped[Array, "..."]) -> "Field":
+        """The field of one example; `x` is embedded here, and not again."""
+        return Field(self, self.embed(x))
 
     @property
     def metric(self) -> dict[str, float] | None:
@@ -52,11 +59,19 @@ class AbstractNetwork(eqx.Module):
         """The layers that a sweep visits together; `None` where nothing is known: every second one."""
         return None
 
+    def device_kernels(self) -> dict[Edge, Any]:
+        """The kernels that devices would hold, by edge; none by default."""
+        return {}
+
+    def feedback_edges(self) -> tuple[Edge, ...]:
+        """The edges of `device_kernels` that lead back and have a forward partner; none by default."""
+        return ()
+
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
         """Forward kernels with their feedback partners, in one orientation; none by default."""
         return []
 
-    def initial_state(self, current: AnyState) -> AnyState:
+    def initial_state(self, current: PyTree) -> AnyState:
         """Potentials before relaxation: zero in every layer of `current`."""
         return _tree.zeros_like(current)
 
@@ -64,14 +79,61 @@ class AbstractNetwork(eqx.Module):
         """`s = σ(u)`."""
         return jax.tree.map(self.activation, u)
 
-    def drift(self, u: AnyState, current: AnyState) -> AnyState:
-        """`F(u) = drive(σ(u)) + current − u`."""
-        drive = self.drive(self.rates(u))
-        return jax.tree.map(lambda d, c, v: (d + c.astype(d.dtype)) - v, drive, current, u)
+    def drift(self, u: AnyState, current: PyTree) -> AnyState:
+        """`F(u)`."""
+        return _tree.subtract(self.drive(self.rates(u), current), u)
+
+
+class Field(eqx.Module):
+    """A network bound to one example: what relaxations, estimators, homeostasis and metrics see."""
+
+    network: AbstractNetwork
+    current: PyTree
+    """The embedded input."""
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The blocks of the network."""
+        return self.network.blocks
+
+    def initial_state(self) -> AnyState:
+        """Potentials before relaxation."""
+        return self.network.initial_state(self.current)
+
+    def rates(self, u: AnyState) -> AnyState:
+        """`s = σ(u)`."""
+        return self.network.rates(u)
+
+    def drift(self, u: AnyState) -> AnyState:
+        """`F(u) = drive(σ(u)) − u`."""
+        return self.network.drift(u, self.current)
+
+    def drive(self, s: AnyState) -> AnyState:
+        """The total input of every neuron at the rates `s`."""
+        return self.network.drive(s, self.current)
+
+    def jacobian(self, s: AnyState) -> tuple[Drift, Drift]:
+        """`v ↦ A v` and `v ↦ Aᵀ v` with `A = ∂drive/∂s` at the rates `s`."""
+        _, forward = jax.linearize(self.drive, s)
+        backward = jax.linear_transpose(forward, s)
+        return forward, lambda v: backward(v)[0]
+
+    def metric_jacobian(self, s: AnyState) -> tuple[Drift, Drift]:
+        """`v ↦ Â v` and `v ↦ Âᵀ v` with `Â = m^½ A m^−½`, `m` the metric of the network; `A` itself without one."""
+        forward, backward = self.jacobian(s)
+        if self.network.metric is None:
+            return forward, backward
+        root = {name: math.sqrt(weight) for name, weight in self.network.metric.items()}
+        inverse = {name: 1 / weight for name, weight in root.items()}
+
+        def between(left: dict[str, float], product: Drift, right: dict[str, float]) -> Drift:
+            return lambda v: _tree.scale_layers(left, product(_tree.scale_layers(right, v)))
+
+        return between(root, forward, inverse), between(inverse, backward, root)
 
 
 class AbstractLinearNetwork(AbstractNetwork):
-    """A network whose drive is linear in the rates: `A` is the same at every state, so that its
+    """A network whose drive is affine in the rates: `A` is the same at every state, so that its
     asymmetry has a closed form."""
 
     @abc.abstractmethod
@@ -82,12 +144,17 @@ class AbstractLinearNetwork(AbstractNetwork):
 class AbstractEnergyNetwork(AbstractNetwork):
     """A network whose drive is a gradient, `drive = ∂Φ/∂s`: `A` is symmetric, and the dynamics descend
 
-    E(u) = Σᵢ ∫^{sᵢ} σ⁻¹ − Φ(s) − ⟨current, s⟩.
+        E(u) = Σᵢ ∫^{sᵢ} σ⁻¹ − Φ(s).
+
+    `drive` is the gradient of `interaction` unless a class gives its own, which is to be the same.
     """
 
     @abc.abstractmethod
-    def interaction(self, s: AnyState) -> Inexact[Array, ""]:
-        """The scalar `Φ(s)`, analytic in `s`."""
+    def interaction(self, s: AnyState, current: PyTree) -> Inexact[Array, ""]:
+        """The scalar `Φ(s)`, analytic in `s`, where the input was embedded as `current`."""
+
+    def drive(self, s: AnyState, current: PyTree) -> AnyState:
+        return _tree.holomorphic_grad(lambda s: self.interaction(s, current), s)
 
 
 def is_analytic(activation: Activation, given: bool | None) -> bool:

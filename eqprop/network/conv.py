@@ -1,17 +1,19 @@
 """The published convolutional network: 3x3 convolutions, softmax pooling, feedback through the transposed map."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
 
-from eqprop._blocks import Blocks, coloured
+from eqprop import _tree
+from eqprop._blocks import Blocks, Edge
 from eqprop._tree import AnyState, precision, real_linear
 from eqprop.activation import dsilu
 from eqprop.network.base import AbstractNetwork, Activation, check_gain, is_analytic, level_metric
-from eqprop.network.dense import chain_names, rotate, scaled
+from eqprop.network.graph import INPUT, coloured, rotate, scaled
 
 WINDOW = 2
 """Pooling windows are 2x2 with stride 2."""
@@ -30,8 +32,8 @@ class ConvNetwork(AbstractNetwork):
     Laborieux & Zenke (ICLR 2024); the defaults are theirs.
     """
 
-    kernels: dict[str, Float[Array, "3 3 _ _"]]
-    """`(3, 3, channels of a, channels of b)` under `"a-b"`, and for feedback in the same orientation under `"b-a"`."""
+    kernels: dict[Edge, Float[Array, "3 3 _ _"]]
+    """`(3, 3, channels of a, channels of b)` of `(a, b)`, and for feedback in the same orientation of `(b, a)`."""
     biases: dict[str, Float[Array, " _"]]
     """One bias a channel."""
     activation: Activation = eqx.field(static=True)
@@ -74,11 +76,11 @@ class ConvNetwork(AbstractNetwork):
         for a, b, k in zip(names[:-1], names[1:], jax.random.split(key, len(channels)), strict=True):
             forward, feedback = jax.random.split(k)
             shape = (3, 3, widths[a], widths[b])
-            self.kernels[f"{a}-{b}"] = init(forward, shape, float)
+            self.kernels[a, b] = init(forward, shape, float)
             if a != names[0]:
                 independent = init(feedback, shape, float)
-                self.kernels[f"{b}-{a}"] = rotate(independent, self.kernels[f"{a}-{b}"], angle)
-        self.kernels = {name: scaled(kernel, init_scale) for name, kernel in self.kernels.items()}
+                self.kernels[b, a] = rotate(independent, self.kernels[a, b], angle)
+        self.kernels = {edge: scaled(kernel, init_scale) for edge, kernel in self.kernels.items()}
         self.biases = {name: jnp.zeros(widths[name]) for name in names[1:]}
         self.activation = activation
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
@@ -96,8 +98,7 @@ class ConvNetwork(AbstractNetwork):
 
     @property
     def blocks(self) -> Blocks:
-        names = list(self.levels)
-        return coloured(self.levels, zip(names[:-1], names[1:], strict=True))
+        return coloured(self.levels, self._edges())
 
     def embed(self, x: Shaped[Array, "height width channels"]) -> AnyState:
         if x.shape != self.image_shape:
@@ -106,8 +107,8 @@ class ConvNetwork(AbstractNetwork):
                 "channels). Set the network's image_shape; a batch goes through jax.vmap."
             )
         names = _names(self.biases)
-        first = f"{names[0]}-{names[1]}"
-        v = convolve(x.astype(self.kernels[first].dtype), self.kernels[first], names[1] == "out")
+        kernel = self.kernels[names[0], names[1]]
+        v = convolve(x.astype(kernel.dtype), kernel, names[1] == "out")
         current = {names[1]: softmax_pool(v) + self.biases[names[1]][None, None]}
         height, width = current[names[1]].shape[:2]
         for name in names[2:]:
@@ -117,22 +118,29 @@ class ConvNetwork(AbstractNetwork):
             current[name] = jnp.broadcast_to(bias[None, None], (height, width, bias.size))
         return current
 
-    def drive(self, s: AnyState) -> AnyState:
-        names = _names(self.biases)[1:]
-        incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}
-        for a, b in zip(names[:-1], names[1:], strict=True):
+    def drive(self, s: AnyState, current: AnyState) -> AnyState:
+        incoming = _tree.cast_like(current, s)
+        for a, b in self._edges():
             unpadded = b == "out"
-            forward, feedback = self.kernels[f"{a}-{b}"], self.kernels[f"{b}-{a}"]
+            forward, feedback = self.kernels[a, b], self.kernels[b, a]
             incoming[b] = incoming[b] + softmax_pool(convolve(s[a], forward, unpadded))
             v = convolve(s[a], feedback, unpadded)
             back = convolve_transposed(softmax_pool_transposed(v, s[b]), feedback, unpadded)
             incoming[a] = incoming[a] + scaled(back, self.feedback_gain)
         return incoming
 
+    def device_kernels(self) -> dict[Edge, Any]:
+        return self.kernels
+
+    def feedback_edges(self) -> tuple[Edge, ...]:
+        return tuple((b, a) for a, b in self._edges())
+
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
-        names = _names(self.biases)[1:]
-        edges = zip(names[:-1], names[1:], strict=True)
-        return [(self.kernels[f"{a}-{b}"], self.kernels[f"{b}-{a}"]) for a, b in edges]
+        return [(self.kernels[a, b], self.kernels[b, a]) for a, b in self._edges()]
+
+    def _edges(self) -> list[Edge]:
+        names = list(self.levels)
+        return list(zip(names[:-1], names[1:], strict=True))
 
 
 def convolve(s: Inexact[Array, "h w a"], kernel: Float[Array, "3 3 a b"], unpadded: bool) -> Inexact[Array, "h2 w2 b"]:
@@ -182,7 +190,7 @@ def _probabilities(windows: Array) -> Array:
 
 
 def _names(layers: Sequence[int] | dict[str, Array]) -> list[str]:
-    return [name.replace("l", "conv") for name in chain_names([0, *range(len(layers))])]
+    return [INPUT, *(f"conv{i}" for i in range(1, len(layers))), "out"]
 
 
 def _check_extent(extent: int, depth: int) -> None:

@@ -6,6 +6,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from eqprop import _tree
+from eqprop._blocks import Order
 from eqprop._tree import from_pairs, to_pairs
 from eqprop.relaxation.sweep import AbstractSweep, Leaves, Visited
 
@@ -39,6 +40,7 @@ class Anderson(AbstractSweep):
     ridge: float = 1e-8
     rtol: float = 1e-2
     every: int = eqx.field(static=True, default=2)
+    order: Order = eqx.field(static=True, default="alternate")
 
     def __check_init__(self):
         if self.depth < 1 or not self.ridge > 0:

@@ -13,8 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from eqprop import _tree
 from eqprop._blocks import Blocks
 from eqprop._solution import RESULTS, Solution
-from eqprop._tree import AnyState, Drift
+from eqprop._tree import AnyState, Drift, T
 from eqprop.relaxation import batch
+
+Limit = float | Float[Array, ""]
+"""A tolerance: a number, or a traced one where many are compiled as one program."""
 
 ROUNDING = 2.0
 """Units of rounding of a layer's largest potential to which its drift can be brought."""
@@ -125,18 +128,7 @@ class AbstractIteration(AbstractRelaxation):
 
     def measure(self, u: AnyState, start: AnyState, drift: dict[int, Array]) -> tuple[Array, Array]:
         """Residual and excess, from the drift of those leaves that may still have one."""
-        now, before = jax.tree.leaves(u), jax.tree.leaves(start)
-        limits = jnp.finfo(now[0].dtype)
-        eps, tiny = float(limits.eps), float(limits.tiny)  # plain numbers, which keep the precision of the state
-        residuals = {leaf: _tree.largest(value) for leaf, value in drift.items()}
-
-        def excess(leaf: int) -> Array:
-            moved, size = _tree.largest(now[leaf] - before[leaf]), _tree.largest(now[leaf])
-            allowed = jnp.maximum(jnp.minimum(self.tol, self.rtol * moved), ROUNDING * eps * size)
-            # A quotient of zeros is zero: a layer that has no drift has settled.
-            return residuals[leaf] / jnp.maximum(allowed, tiny)
-
-        return _tree.max_norm(list(residuals.values())), _tree.max_norm([excess(leaf) for leaf in drift])
+        return measure(u, start, drift, self.tol, self.rtol)
 
     def __call__(
         self, drift: Drift, u0: AnyState, *, blocks: Blocks | None = None, key: PRNGKeyArray | None = None
@@ -163,6 +155,27 @@ class AbstractIteration(AbstractRelaxation):
         return Solution(solution.state, *repeated)
 
 
+def measure(
+    u: AnyState, start: AnyState, drift: dict[int, Array], tol: Limit, rtol: Limit
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The largest drift of any neuron, and the largest ratio of a layer's to its tolerance (see `AbstractIteration`).
+
+    **Arguments:** `drift`: of those leaves that may still have one, by position.
+    """
+    now, before = jax.tree.leaves(u), jax.tree.leaves(start)
+    limits = jnp.finfo(now[0].dtype)
+    eps, tiny = float(limits.eps), float(limits.tiny)  # plain numbers, which keep the precision of the state
+    residuals = {leaf: _tree.largest(value) for leaf, value in drift.items()}
+
+    def excess(leaf: int) -> Array:
+        moved, size = _tree.largest(now[leaf] - before[leaf]), _tree.largest(now[leaf])
+        allowed = jnp.maximum(jnp.minimum(tol, rtol * moved), ROUNDING * eps * size)
+        # A quotient of zeros is zero: a layer that has no drift has settled.
+        return residuals[leaf] / jnp.maximum(allowed, tiny)
+
+    return _tree.max_norm(list(residuals.values())), _tree.max_norm([excess(leaf) for leaf in drift])
+
+
 def status(residual: Float[Array, ""], last: Float[Array, ""], tol: Float[Array, ""] | float) -> RESULTS:
     """The result of a relaxation whose best residual is `residual` and whose last one is `last`."""
     unsettled = RESULTS.where(jnp.isfinite(last), RESULTS.max_steps_reached, RESULTS.diverged)
@@ -182,3 +195,15 @@ def check_damping(damping: float) -> None:
     """**Raises:** `ValueError` for a damping outside (0, 1]."""
     if _tree.known_false(damping > 0) or _tree.known_false(damping <= 1):
         raise ValueError(f"damping is {damping}; expected a number above 0 and up to 1 (1: undamped).")
+
+
+def allowed(tree: T, condition: Bool[Array, ""]) -> T:
+    """A tree, such as an estimator, whose iterations take no step where the condition does not hold."""
+    is_iteration = lambda part: isinstance(part, AbstractIteration)
+
+    def limited(part: Any) -> Any:
+        if not is_iteration(part):
+            return part
+        return eqx.tree_at(lambda it: it.max_steps, part, jnp.where(condition, part.max_steps, 0))
+
+    return jax.tree.map(limited, tree, is_leaf=is_iteration)

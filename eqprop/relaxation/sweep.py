@@ -1,7 +1,7 @@
 """Block sweeps: layers see others that have already answered in the same step."""
 
 import abc
-from typing import Any
+from typing import Any, get_args
 
 import equinox as eqx
 import jax
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Inexact, PyTree
 
-from eqprop._blocks import Blocks
-from eqprop._tree import AnyState, Drift
+from eqprop._blocks import Blocks, Order
+from eqprop._tree import AnyState, Drift, is_concrete
 from eqprop.relaxation.base import AbstractIteration, Iterate, check_damping
 
 Leaves = list[Inexact[Array, "..."]]
@@ -40,11 +40,16 @@ class AbstractSweep(AbstractIteration):
     damping: AbstractVar[float]
     every: AbstractVar[int]
     """Sweeps between two looks at the residual."""
+    order: AbstractVar[Order]
+    """`alternate` visits the blocks of the network, the two halves of a chain. `forward` visits layer by layer from the
+    input, a feedforward pass first; `backward` towards it, as a nudge spreads."""
 
     def __check_init__(self):
         check_damping(self.damping)
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"every is {self.every}; expected a number of sweeps, 1 or more.")
+        if self.order not in get_args(Order):
+            raise ValueError(f"order is {self.order!r}; expected one of {', '.join(get_args(Order))}.")
 
     @abc.abstractmethod
     def begin(self, first: Leaves) -> PyTree:
@@ -60,12 +65,14 @@ class AbstractSweep(AbstractIteration):
         before and after it."""
 
     def init(self, drift: Drift, u0: AnyState, blocks: Blocks) -> Iterate:
-        change = _leaves(drift(u0), blocks.order[0])
+        change = _leaves(drift(u0), blocks.ordered(self.order).order[0])
         unmeasured = jnp.asarray(jnp.inf, change[0].real.dtype)
         memory = change, self.begin(change)
         return Iterate(u0, u0, unmeasured, unmeasured, jnp.zeros((), jnp.int32), memory)
 
     def step(self, drift: Drift, now: Iterate, blocks: Blocks) -> Iterate:
+        blocks = blocks.ordered(self.order)
+
         def sweep(_: Any, carry: tuple[Visited, Any]) -> tuple[Visited, Any]:
             point, memory = carry
             first = _leaves(point.u, blocks.order[0])
@@ -76,7 +83,9 @@ class AbstractSweep(AbstractIteration):
         begin = Visited(now.u, now.memory[0]), now.memory[1]
         point, memory = jax.lax.fori_loop(0, self.every, sweep, begin)
         left = dict(zip(blocks.order[0], point.change, strict=True))
-        others = blocks.order[1:] if not blocks.independent or self.damping < 1 else blocks.order[1:-1]
+        # Of independent blocks the last one has no drift left, unless it was damped.
+        undamped = is_concrete(self.damping) and self.damping == 1
+        others = blocks.order[1:-1] if blocks.independent and undamped else blocks.order[1:]
         if others:
             leaves = jax.tree.leaves(drift(point.u))
             left |= {leaf: leaves[leaf] for block in others for leaf in block}
@@ -99,6 +108,7 @@ class Sweep(AbstractSweep):
     damping: float = 1.0
     rtol: float = 1e-2
     every: int = eqx.field(static=True, default=2)
+    order: Order = eqx.field(static=True, default="alternate")
 
     def begin(self, first: Leaves) -> None:
         return None

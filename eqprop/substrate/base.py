@@ -63,9 +63,10 @@ class AbstractHarmless(AbstractImperfection):
         return "none"
 
 
-def named(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
-    """The key that belongs to `name`, whatever other names there are."""
-    return jax.random.fold_in(key, jnp.uint32(zlib.crc32(name.encode())))
+def named(key: PRNGKeyArray, name: str | tuple[str, ...]) -> PRNGKeyArray:
+    """The key that belongs to `name`, a word or an edge, whatever other names there are."""
+    text = name if isinstance(name, str) else "-".join(name)
+    return jax.random.fold_in(key, jnp.uint32(zlib.crc32(text.encode())))
 
 
 def chip_key(chip: Chip, part: str) -> PRNGKeyArray:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from eqprop import _tree
-from eqprop.readout import Model
+from eqprop.model import Model
 from eqprop.substrate.base import Number, Reciprocity, check_choice, check_range, named
 from eqprop.substrate.deployment import AbstractDeployment
 from eqprop.substrate.kernels import READOUT, elementwise, kernels_of, straight_through, with_kernels
@@ -56,9 +56,9 @@ class Quantised(AbstractDeployment):
         load = _tree.zeros_like(dense_biases(model.network, self))
         for name, w in kernels_of(new).items():
             if name != READOUT:
-                a, b = name.split("-")
+                a, b = name
                 load[b] = load[b] + jnp.sum(self.total(w), axis=0)
-                if a in load and f"{b}-{a}" not in kernels:  # one kernel for both directions loads both ends
+                if a in load and (b, a) not in kernels:  # one kernel for both directions loads both ends
                     load[a] = load[a] + jnp.sum(self.total(w), axis=1)
         gain = jax.tree.map(lambda total: 1 / (1 + total), load)
         return Model(with_neurons(new.network, self, gain=gain), new.readout)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from eqprop._tree import AnyState, is_concrete
-from eqprop.readout import Model
+from eqprop.model import Model
 from eqprop.substrate.base import (
     AbstractImperfection,
     Number,
@@ -24,6 +24,7 @@ from eqprop.substrate.base import (
     named,
 )
 from eqprop.substrate.kernels import (
+    Name,
     elementwise,
     flip,
     gauge_layers,
@@ -193,7 +194,7 @@ class WeightAngle(AbstractDeployment):
                 "Use DenseNetwork.chain or a ConvNetwork."
             )
 
-        def turned(name: str, source: str) -> Array:
+        def turned(name: Name, source: Name) -> Array:
             towards = flip(kernels[source])
             noise = jax.random.normal(named(key, name), towards.shape, towards.dtype)
             square = jnp.sum(towards**2)

@@ -1,7 +1,6 @@
 """Devices in continuous time: noise, unequal time constants, and no more time to settle than they are given."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
@@ -9,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Inexact, PRNGKeyArray
 
@@ -17,7 +15,9 @@ from eqprop import _tree
 from eqprop._blocks import Blocks
 from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
-from eqprop.relaxation.base import AbstractRelaxation, status
+from eqprop.relaxation import AbstractMotion, AbstractRelaxation
+from eqprop.relaxation.base import status
+from eqprop.relaxation.motion import TimeDrift, evenly_stepped
 from eqprop.substrate.base import (
     AbstractHarmless,
     AbstractImperfection,
@@ -31,13 +31,13 @@ from eqprop.substrate.base import (
 )
 
 
-class _AbstractMotion(AbstractHarmless):
+class _AbstractWay(AbstractHarmless):
     """A defect of the way to the fixed point, and not of the point."""
 
     stage: ClassVar[Stage] = "dynamics"
 
 
-class WhiteNoise(_AbstractMotion):
+class WhiteNoise(_AbstractWay):
     """Thermal and shot noise, `τ du = F dt + σ dB`: a spread of about `σ/√(2τ)` at rest, and of `σ/√T` of the mean over
     `T` common time constants. Complex potentials are two circuits, with noise each.
 
@@ -51,7 +51,7 @@ class WhiteNoise(_AbstractMotion):
         check_range(self, "sigma")
 
 
-class Flicker(_AbstractMotion):
+class Flicker(_AbstractWay):
     """1/f noise, `τ du = (F + n) dt`: `n` is a sum of `num` Ornstein-Uhlenbeck processes of equal variance, `σ²` in
     all, with correlation times evenly spaced in the logarithm from `fastest` to `slowest` time constants.
 
@@ -75,7 +75,7 @@ class Flicker(_AbstractMotion):
         return tuple(self.fastest * math.exp(span * k / max(self.num - 1, 1)) for k in range(self.num))
 
 
-class TimeConstants(_AbstractMotion):
+class TimeConstants(_AbstractWay):
     """Neurons of unequal speed, `τ = exp(σE − σ²/2)` of the common time constant. The nudge charges the same
     capacitors, so that no fixed point moves, free or nudged. `sigma` 0.1 to 0.3 (engineering guess)."""
 
@@ -93,7 +93,7 @@ class TimeConstants(_AbstractMotion):
         return jax.tree.map_with_path(one, u)
 
 
-class Dynamics(eqx.Module):
+class Dynamics(AbstractMotion):
     """The motion of a device: `τ du = (F + flicker) dt + white noise`, in units of the common time constant."""
 
     white: WhiteNoise | None = None
@@ -113,22 +113,16 @@ class Dynamics(eqx.Module):
         every = {"white": self.white, "flicker": self.flicker, "time_constants": self.time_constants}
         return {name: part for name, part in every.items() if part is not None}
 
-    def check_step(self, dt: float, cure: str) -> None:
-        """**Raises:** `ValueError`, saying `cure`, for a step `dt` at which the unit leak is unstable. Heun's method
-        needs `|1 − z + z²/2| ≤ 1`, so `z = dt/τ ≤ 2`; the fastest neuron has `τ = exp(−2.5σ − σ²/2)`."""
-        sigma = 0.0 if self.time_constants is None else self.time_constants.sigma
-        if not (_tree.is_concrete(dt) and _tree.is_concrete(sigma)):
-            return
-        limit = 2 * math.exp(-2.5 * float(np.max(sigma)) - 0.5 * float(np.max(sigma)) ** 2)
-        if not np.max(dt) < limit:
-            raise ValueError(
-                f"The step is {float(np.max(dt)):.4g} time constants of the leak; expected less than {limit:.4g}, "
-                f"where the solver is stable. {cure}"
-            )
+    def longest_step(self) -> float | Array:
+        """That of the fastest neuron, which has `τ = exp(−2.5σ − σ²/2)`."""
+        if self.time_constants is None:
+            return 2.0
+        sigma = self.time_constants.sigma
+        return 2 * jnp.exp(-2.5 * jnp.max(jnp.asarray(sigma)) - 0.5 * jnp.max(jnp.asarray(sigma)) ** 2)
 
     def run(
         self,
-        drift: Callable[[Any, AnyState], AnyState],
+        drift: TimeDrift,
         u0: AnyState,
         times: Inexact[Array, " times"],
         *,
@@ -137,9 +131,7 @@ class Dynamics(eqx.Module):
         key: PRNGKeyArray | None,
         solver: diffrax.AbstractSolver | None = None,
     ) -> AnyState:
-        """The potentials at `times`, along a leading axis, of a run from `u0` at 0 to `end` in steps of `dt`.
-
-        **Arguments:** `drift`: `t, u ↦ F`. `solver`: of diffrax, by default Heun's, which serves noise as well.
+        """As for every motion, with Heun's solver where there is noise.
 
         **Raises:** `ValueError` for noise without `key`.
         """
@@ -170,21 +162,9 @@ class Dynamics(eqx.Module):
                 lambda t, y, args: lineax.DiagonalLinearOperator(kicks), diffrax.UnsafeBrownianPath(shape, key=path)
             )
             terms, solver = diffrax.MultiTerm(terms, noise), None
-        solution = diffrax.diffeqsolve(
-            terms,
-            solver or diffrax.Heun(),
-            t0=0.0,
-            t1=end,
-            dt0=dt,
-            y0=(start, wander),
-            saveat=diffrax.SaveAt(ts=times),
-            stepsize_controller=diffrax.ConstantStepSize(),
-            max_steps=math.ceil(end / dt) + 8,  # rounding of the time may cost a step more
-            throw=False,
-            adjoint=diffrax.DirectAdjoint() if self.noisy else diffrax.RecursiveCheckpointAdjoint(),
-        )
-        assert solution.ys is not None
-        return jax.vmap(lambda y: _tree.from_pairs(unravel(y), u0))(solution.ys[0])
+        adjoint = diffrax.DirectAdjoint() if self.noisy else diffrax.RecursiveCheckpointAdjoint()
+        ys = evenly_stepped(terms, solver or diffrax.Heun(), (start, wander), times, dt, end, adjoint=adjoint)
+        return jax.vmap(lambda y: _tree.from_pairs(unravel(y), u0))(ys[0])
 
 
 class DeviceFlow(AbstractRelaxation):

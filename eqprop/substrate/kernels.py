@@ -11,39 +11,40 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from eqprop._tree import AnyState
+from eqprop.model import Model
 from eqprop.network import AbstractEnergyNetwork, DenseNetwork
-from eqprop.network.dense import INPUT
-from eqprop.readout import Model
+from eqprop.network.graph import INPUT
 from eqprop.substrate.base import AbstractImperfection, named
 from eqprop.substrate.neurons import innermost
 
-READOUT = "readout"
-"""The name of the readout's kernel among those of the network."""
+READOUT = ("readout",)
+"""The name of the readout's kernel among the edges of the network."""
+
+Name = tuple[str, ...]
+"""An edge, or the readout."""
 
 
-def kernels_of(model: Model, part: AbstractImperfection | None = None) -> dict[str, Array]:
-    """All kernels by name, that of the readout as `"readout"`.
+def kernels_of(model: Model, part: AbstractImperfection | None = None) -> dict[Name, Array]:
+    """All kernels by name.
 
-    **Raises:** `ValueError` if the network keeps no kernels by name, and a `part` needs them.
+    **Raises:** `ValueError` if the network names no kernels, and a `part` needs them.
     """
-    network = innermost(model.network)
-    kernels = getattr(network, "kernels", None)
-    if not isinstance(kernels, dict):
-        if part is None:
-            return {}
+    kernels, readout = model.network.device_kernels(), model.readout.device_kernel()
+    if part is not None and not kernels:
         raise ValueError(
-            f"{type(part).__name__} changes kernels, but {type(network).__name__} has no dictionary `kernels` of them. "
-            "Use DenseNetwork, HopfieldNetwork or ConvNetwork."
+            f"{type(part).__name__} changes kernels, but {type(innermost(model.network)).__name__} names none. Give it "
+            "a method device_kernels() that returns them by edge, or use DenseNetwork, HopfieldNetwork or ConvNetwork."
         )
-    readout = getattr(model.readout, "kernel", None)
-    return kernels if readout is None else {**kernels, READOUT: readout}
+    return {**kernels} if readout is None else {**kernels, READOUT: readout}
 
 
-def with_kernels(model: Model, values: dict[str, Array]) -> Model:
+def with_kernels(model: Model, values: dict[Name, Array]) -> Model:
     """The model with other kernels; those not named stay."""
-    new = {name: values.get(name, kernel) for name, kernel in kernels_of(model).items() if name != READOUT}
-    model = eqx.tree_at(lambda m: innermost(m.network).kernels, model, new)  # pyright: ignore
-    return eqx.tree_at(lambda m: m.readout.kernel, model, values[READOUT]) if READOUT in values else model
+    edges = [name for name in model.network.device_kernels() if name in values]
+    if edges:
+        where = lambda m: [m.network.device_kernels()[name] for name in edges]
+        model = eqx.tree_at(where, model, [values[name] for name in edges])
+    return eqx.tree_at(lambda m: m.readout.device_kernel(), model, values[READOUT]) if READOUT in values else model
 
 
 def straight_through(nominal: Array, effective: Array) -> Array:
@@ -56,13 +57,13 @@ def flip(kernel: Array) -> Array:
     return kernel.T if kernel.ndim == 2 else kernel
 
 
-def primary_kernels(kernels: dict[str, Array], model: Model) -> dict[str, str]:
+def primary_kernels(kernels: dict[Name, Array], model: Model) -> dict[Name, Name]:
     """The kernel with which each one shares its devices where one device serves both directions: itself, or for
     feedback its reverse."""
-    feedback = {f"{a}-{b}" for a, b in getattr(innermost(model.network), "feedback", ())}
+    feedback = model.network.feedback_edges()
 
-    def primary(name: str) -> str:
-        reverse = "-".join(reversed(name.split("-")))
+    def primary(name: Name) -> Name:
+        reverse = name[::-1]
         if reverse not in kernels:
             return name
         return min(name, reverse, key=lambda edge: (edge in feedback, edge))
@@ -90,11 +91,12 @@ def elementwise(
             f"{type(innermost(model.network)).__name__} has one kernel for both. Share the device, or use DenseNetwork."
         )
     primary = primary_kernels(kernels, model)
+    loops = {name for name in kernels if name[0] == name[-1] and name != READOUT}
 
-    def one(name: str, w: Array) -> Array:
+    def one(name: Name, w: Array) -> Array:
         own = named(key, primary[name] if shared else name)
         reversed_ = flip(value(flip(w), own)) if shared else w
-        if shared and _is_loop(name):
+        if shared and name in loops:
             # Of a layer onto itself, `ij` and `ji` share a device: that above the diagonal.
             return jnp.triu(value(w, own)) + jnp.tril(reversed_, -1)
         return reversed_ if shared and primary[name] != name else value(w, own)
@@ -117,11 +119,6 @@ def tied(model: Model, part: AbstractImperfection) -> Model:
     return with_kernels(model, {name: flip(kernels[source]) for name, source in pairs.items()})
 
 
-def _is_loop(name: str) -> bool:
-    source, _, target = name.partition("-")
-    return source == target
-
-
 def gauge_layers(model: Model, part: AbstractImperfection) -> AnyState:
     """Biases by layer of a network in which gains of neurons are a gauge.
 
@@ -139,8 +136,8 @@ def gauge_layers(model: Model, part: AbstractImperfection) -> AnyState:
 def with_gains(model: Model, receiver: AnyState, sender: AnyState) -> Model:
     """`K_ab → diag(sender_a) K_ab diag(receiver_b)`."""
 
-    def scaled(name: str, kernel: Array) -> Array:
-        source, target = name.split("-")
+    def scaled(name: Name, kernel: Array) -> Array:
+        source, target = name
         kernel = kernel * receiver[target][None, :]
         return kernel if source == INPUT else kernel * sender[source][:, None]
 

@@ -35,7 +35,7 @@ def circuit(
     lines += [f"Vin{k} {INPUT}_{k} 0 {text(v)}" for k, v in enumerate(np.asarray(network.sources(x)))]
     lines += [f"Vhigh high 0 {text(network.diodes.offset)}", f"Vlow low 0 {text(-network.diodes.offset)}"]
     for edge, kernel in network.kernels.items():
-        a, b = edge.split("-")
+        a, b = edge
         amplified = a != INPUT and (network.forward_gain, network.backward_gain) != (1.0, 1.0)
         if amplified:
             for i in range(kernel.shape[0]):
@@ -47,7 +47,7 @@ def circuit(
                 near = f"{a}_{i}_a" if amplified else f"{a}_{i}"
                 lines.append(f"R{resistor(a, i, b, j)} {near} {b}_{j} {text(1 / (unit * g))}")
     for edge, kernel in network.transconductances.items():
-        a, b = edge.split("-")
+        a, b = edge
         for (i, j), t in np.ndenumerate(np.asarray(kernel)):
             lines.append(f"G{resistor(a, i, b, j)} 0 {b}_{j} {a}_{i} 0 {text(unit * t)}")
     for node in nodes(network):

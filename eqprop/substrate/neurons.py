@@ -1,6 +1,7 @@
 """Networks whose neurons are devices: unequal, dead, or loaded by the conductances that they drive."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Scalar, Shaped
 
 from eqprop import _tree
-from eqprop._blocks import Blocks
+from eqprop._blocks import Blocks, Edge
 from eqprop._tree import AnyState
 from eqprop.network import AbstractLinearNetwork, AbstractNetwork, DenseNetwork, HopfieldNetwork
 
@@ -52,8 +53,8 @@ class DeviceNeurons(AbstractLinearNetwork):
     def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         return self.network.embed(x)
 
-    def drive(self, s: AnyState) -> AnyState:
-        return self.network.drive(s)
+    def drive(self, s: AnyState, current: AnyState) -> AnyState:
+        return self.network.drive(s, current)
 
     def initial_state(self, current: AnyState) -> AnyState:
         return self.network.initial_state(current)
@@ -70,6 +71,12 @@ class DeviceNeurons(AbstractLinearNetwork):
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
         return self.network.symmetry_norms()
+
+    def device_kernels(self) -> dict[Edge, Any]:
+        return self.network.device_kernels()
+
+    def feedback_edges(self) -> tuple[Edge, ...]:
+        return self.network.feedback_edges()
 
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
         return self.network.reciprocal_pairs()

@@ -5,7 +5,7 @@ All of them stay analytic in the rates, so that nudges may be complex. Predictio
 
 import abc
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,7 +14,8 @@ from equinox import AbstractVar
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from eqprop._tree import AnyState
-from eqprop.readout import AbstractReadout, Model, Target, is_class
+from eqprop.model import Model
+from eqprop.readout import AbstractReadout, Target, is_class
 from eqprop.substrate.base import AbstractHarmless, Number, Stage, check_range, clipped_normal
 from eqprop.substrate.neurons import dense_biases
 
@@ -92,8 +93,11 @@ class _AbstractDeviceReadout(AbstractReadout):
     readout: AbstractVar[AbstractReadout]
 
     @property
-    def layer(self) -> str:  # pyright: ignore
-        return self.readout.layer
+    def layers(self) -> tuple[str, ...]:  # pyright: ignore
+        return self.readout.layers
+
+    def device_kernel(self) -> Any:
+        return self.readout.device_kernel()
 
     def predict(self, s: AnyState) -> Float[Array, " classes"]:
         return self.readout.predict(s)
@@ -111,12 +115,13 @@ class DeviceReadout(_AbstractDeviceReadout):
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
         signal = self.readout.teaching(s, y)
-        given = signal[self.layer]
+        (layer,) = self.layers
+        given = signal[layer]
         if self.gain is not None:
             given = given * self.gain.reshape(given.shape).astype(given.dtype)
         if self.offset is not None:
             given = given + self.offset.reshape(given.shape).astype(given.dtype)
-        return {**signal, self.layer: given}
+        return {**signal, layer: given}
 
 
 def _device(readout: AbstractReadout, gain: Array | None = None, offset: Array | None = None) -> DeviceReadout:
@@ -139,12 +144,15 @@ class ConvertedReadout(_AbstractDeviceReadout):
 def num_nudged(model: Model, part: eqx.Module) -> int:
     """The neurons of the layer that the readout nudges.
 
-    **Raises:** `ValueError` if neither readout nor network tell.
+    **Raises:** `ValueError` if neither readout nor network tell, or if several layers are nudged.
     """
-    kernel = getattr(model.readout, "kernel", None)
-    if kernel is not None:
-        return kernel.shape[0]
-    return math.prod(dense_biases(model.network, part)[model.readout.layer].shape)
+    layers, kernel = list(model.readout.layers), model.readout.device_kernel()
+    if len(layers) > 1:
+        raise ValueError(
+            f"{type(part).__name__} spoils the teaching current of one layer, but {type(model.readout).__name__} "
+            f"nudges {', '.join(layers)}. Use a readout of one layer, or leave this part out."
+        )
+    return math.prod(dense_biases(model.network, part)[layers[0]].shape) if kernel is None else kernel.shape[0]
 
 
 def _pattern(size: int, key: PRNGKeyArray) -> Float[Array, " neurons"]:

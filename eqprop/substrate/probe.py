@@ -166,11 +166,6 @@ class Measurement(eqx.Module):
         return s
 
 
-def read(probe: Measurement | None, s: AnyState, *, phase: Phase, key: PRNGKeyArray | None) -> AnyState:
-    """What is read of the rates; without a probe, themselves."""
-    return s if probe is None else probe(s, phase=phase, key=key)
-
-
 def _readings(read: Callable[[Array, PRNGKeyArray, bool], Array], s: AnyState, key: PRNGKeyArray) -> AnyState:
     """`read(values, key, imaginary)` of every layer, real and imaginary part apart."""
     leaves, structure = jax.tree.flatten(s)

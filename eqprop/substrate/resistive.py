@@ -1,16 +1,17 @@
 """A nonlinear resistive network: Kirchhoff's current law as a network that relaxes."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
 
+from eqprop._blocks import Edge
 from eqprop._tree import AnyState, product, real_linear
 from eqprop.network.base import AbstractNetwork
-from eqprop.network.dense import INPUT
+from eqprop.network.graph import INPUT
 
 BOLTZMANN, CHARGE = 1.38064852e-23, 1.6021766208e-19
 """In J/K and C, as ngspice has them."""
@@ -72,10 +73,10 @@ class ResistiveNetwork(AbstractNetwork):
     `farads/siemens`.
     """
 
-    kernels: dict[str, Float[Array, "_ _"]]
-    """Of resistors, `"a-b"` from a layer to the next, in siemens over `siemens`."""
-    transconductances: dict[str, Float[Array, "_ _"]]
-    """`"a-b"`: `(size of a, size of b)`, in the same units; empty without."""
+    kernels: dict[Edge, Float[Array, "_ _"]]
+    """Of resistors, `(a, b)` from a layer to the next, in siemens over `siemens`."""
+    transconductances: dict[Edge, Float[Array, "_ _"]]
+    """Of `(a, b)`: `(size of a, size of b)`, in the same units; empty without."""
     leak: float = eqx.field(static=True)
     diodes: Diodes
     volts: float = eqx.field(static=True)
@@ -117,10 +118,10 @@ class ResistiveNetwork(AbstractNetwork):
         for a, b in zip((INPUT, *self.names[:-1]), self.names, strict=True):
             key, first, second, third = jax.random.split(key, 4)
             shape = counts[a], counts[b]
-            self.kernels[f"{a}-{b}"] = jax.random.uniform(first, shape, float, 0.0, 2.0 / counts[a])
+            self.kernels[a, b] = jax.random.uniform(first, shape, float, 0.0, 2.0 / counts[a])
             if transconductance and a != INPUT:
-                self.transconductances[f"{a}-{b}"] = transconductance * jax.random.normal(second, shape)
-                self.transconductances[f"{b}-{a}"] = transconductance * jax.random.normal(third, shape[::-1])
+                self.transconductances[a, b] = transconductance * jax.random.normal(second, shape)
+                self.transconductances[b, a] = transconductance * jax.random.normal(third, shape[::-1])
         self.leak, self.diodes, self.volts, self.siemens = leak, diodes or Diodes(), volts, siemens
         self.forward_gain, self.backward_gain = forward_gain, backward_gain
         self.activation = identity
@@ -133,40 +134,43 @@ class ResistiveNetwork(AbstractNetwork):
     @property
     def sizes(self) -> dict[str, int]:
         """Nodes by layer, without the inputs."""
-        return {edge.split("-")[1]: kernel.shape[1] for edge, kernel in self.kernels.items()}
+        return {edge[1]: kernel.shape[1] for edge, kernel in self.kernels.items()}
 
     def sources(self, x: Shaped[Array, "..."]) -> Float[Array, " sources"]:
         """The voltages of the input nodes, in the precision of the kernels whatever that of `x`."""
-        x = x.reshape(-1).astype(self.kernels[f"{INPUT}-{self.names[0]}"].dtype)
+        x = x.reshape(-1).astype(self.kernels[INPUT, self.names[0]].dtype)
         one = jnp.ones(1, x.dtype)
         return self.volts * jnp.concatenate([x, -x, one, -one])
 
+    def device_kernels(self) -> dict[Edge, Any]:
+        return self.kernels
+
     def embed(self, x: Shaped[Array, "..."]) -> AnyState:
         first = self.names[0]
-        kernel = jnp.abs(self.kernels[f"{INPUT}-{first}"])
+        kernel = jnp.abs(self.kernels[INPUT, first])
         sources = self.sources(x)
         if sources.size != kernel.shape[0]:
             raise ValueError(f"An input has {x.size} entries, but the network expects {kernel.shape[0] // 2 - 1}.")
         current = {name: jnp.zeros(size, kernel.dtype) for name, size in self.sizes.items()}
         return {**current, first: product(sources[None], kernel)[0]}
 
-    def drive(self, s: AnyState) -> AnyState:
-        """Kirchhoff's currents without those of the sources, plus `s`, which the leak of the base class takes away."""
+    def drive(self, s: AnyState, current: AnyState) -> AnyState:
+        """Kirchhoff's currents, plus `s`, which the leak of the base class takes away."""
         first = self.names[0]
-        load = jnp.sum(jnp.abs(self.kernels[f"{INPUT}-{first}"]), axis=0)
+        load = jnp.sum(jnp.abs(self.kernels[INPUT, first]), axis=0)
         total = {}
         for name, v in s.items():
             diode = self.diodes(v) / self.siemens if name != self.names[-1] else jnp.zeros_like(v)
-            total[name] = (1 - self.leak) * v - diode
+            total[name] = (1 - self.leak) * v - diode + current[name].astype(v.dtype)
         total[first] = total[first] - load.astype(s[first].dtype) * s[first]
         for a, b in zip(self.names[:-1], self.names[1:], strict=True):
-            g = jnp.abs(self.kernels[f"{a}-{b}"])
+            g = jnp.abs(self.kernels[a, b])
             forward = self.forward_gain * s[a]
             into = real_linear(lambda z, g=g: product(z, g), forward) - jnp.sum(g, axis=0).astype(s[b].dtype) * s[b]
             drawn = jnp.sum(g, axis=1).astype(s[a].dtype) * forward - real_linear(lambda z, g=g: product(z, g.T), s[b])
             total[b] = total[b] + into
             total[a] = total[a] - drawn / self.backward_gain
         for edge, t in self.transconductances.items():
-            a, b = edge.split("-")
+            a, b = edge
             total[b] = total[b] + real_linear(lambda z, t=t: product(z, t), s[a])
         return total

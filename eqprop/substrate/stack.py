@@ -3,17 +3,19 @@
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import equinox as eqx
 
 from eqprop import _tree
 from eqprop._tree import AnyState
-from eqprop.readout import Model
+from eqprop.device import AbstractSubstrate, Estimator
+from eqprop.estimator import Device
+from eqprop.model import Model
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.substrate.base import AbstractImperfection, Chip, Reciprocity, chip_key
 from eqprop.substrate.deployment import AbstractDeployment, MirrorGain, Mismatch
-from eqprop.substrate.dynamics import DeviceFlow, Dynamics
+from eqprop.substrate.dynamics import DeviceFlow
 from eqprop.substrate.kernels import kernels_of, straight_through, with_kernels
 from eqprop.substrate.neurons import dense_biases
 from eqprop.substrate.nudge import AbstractNudge, DeviceReadout, num_nudged
@@ -21,25 +23,12 @@ from eqprop.substrate.probe import AbstractProbe, Measurement
 from eqprop.substrate.write import AbstractWrite, WriteRule, write
 
 Module = TypeVar("Module", bound=eqx.Module)
-Estimator = TypeVar("Estimator", bound="RunsOnDevice")
 Part = TypeVar("Part", bound=AbstractImperfection)
 
 _WORSE: tuple[Reciprocity, ...] = ("none", "keeps", "gauge", "breaks")
 
 
-@runtime_checkable
-class RunsOnDevice(Protocol):
-    """What a substrate asks of an estimator (see `AbstractEstimator`)."""
-
-    @property
-    def complex_nudges(self) -> bool: ...
-
-    def on_device(
-        self, flow: AbstractRelaxation | None, dynamics: Dynamics | None, probe: Measurement | None
-    ) -> Any: ...
-
-
-class Substrate(eqx.Module):
+class Substrate(AbstractSubstrate):
     """What a network runs on:
 
         substrate = Substrate(chip=3, mismatch=Mismatch(0.1), adc=ADC(8))
@@ -101,8 +90,8 @@ class Substrate(eqx.Module):
         for name, part in self._of(AbstractNudge).items():
             readout = part(readout, num_nudged(model, part), key=chip_key(self.chip, name))
         for name, gauge in self._gauges().items():
-            layer = {readout.layer: dense_biases(model.network, self)[readout.layer]}
-            gain = gauge(layer, key=chip_key(self.chip, name))[readout.layer]
+            (layer,) = readout.layers
+            gain = gauge({layer: dense_biases(model.network, self)[layer]}, key=chip_key(self.chip, name))[layer]
             readout = DeviceReadout(readout=readout, gain=gain, offset=None)  # pyright: ignore[reportCallIssue]
         return Model(model.network, readout)
 
@@ -122,7 +111,7 @@ class Substrate(eqx.Module):
         if self.flow is None and probe is None:
             return estimator
         dynamics = self.flow.dynamics if isinstance(self.flow, DeviceFlow) else None
-        return estimator.on_device(self.flow, dynamics, probe)
+        return estimator.on_device(Device(self.flow, dynamics, probe))  # pyright: ignore[reportReturnType]
 
     def readings(self) -> Measurement | None:
         """How rates are read for a prediction; `None`: as they are."""

@@ -58,8 +58,8 @@ def _tangent(model: Model, x: Array, y: Array) -> tuple[Array, Array]:
     settle = SETTLE["float64"]
 
     def one(x: Array, y: Array) -> tuple[Array, Array]:
-        free = settle(model.free_drift(x), model.initial_state(x))
-        error = TangentResponse(relaxation=settle).error(model, x, y, free)
+        free = settle(model.network.at(x).drift, model.network.at(x).initial_state())
+        error = TangentResponse(relaxation=settle).error(model.at(x, y), free)
         return _flat(error.delta), (free.result == RESULTS.successful) & (error.result == RESULTS.successful)
 
     return jax.vmap(one)(x, y)
@@ -70,8 +70,8 @@ def _estimates(model: Model, x: Array, y: Array, radii: Array, points: int, sett
     """Error vectors by radius and image from nudges on a circle, and whether all phases settled."""
 
     def one(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
-        free = settle(model.free_drift(x), model.initial_state(x))
-        error = FiniteNudge(stencil=cauchy(radius, points), relaxation=settle).error(model, x, y, free)
+        free = settle(model.network.at(x).drift, model.network.at(x).initial_state())
+        error = FiniteNudge(stencil=cauchy(radius, points), relaxation=settle).error(model.at(x, y), free)
         return _flat(error.delta), (free.result == RESULTS.successful) & (error.result == RESULTS.successful)
 
     return jax.lax.map(lambda radius: jax.vmap(one, in_axes=(0, 0, None))(x, y, radius), radii)
@@ -101,9 +101,9 @@ def settled_map(model: Model, x: Array, y: Array, side: int) -> tuple[Array, np.
     upper = axis[side // 2 :]
 
     def one(x: Array, y: Array, beta: Array) -> Array:
-        free = MAP(model.free_drift(x), model.initial_state(x))
+        free = MAP(model.network.at(x).drift, model.network.at(x).initial_state())
         u = jax.tree.map(lambda leaf: leaf.astype(beta.dtype), free.state)
-        nudged = MAP(model.nudged_drift(x, y, beta), u)
+        nudged = MAP((lambda u: model.at(x, y).drift(u, beta)), u)
         return (free.result == RESULTS.successful) & (nudged.result == RESULTS.successful)
 
     def at(beta: Array) -> Array:

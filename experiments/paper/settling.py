@@ -56,7 +56,7 @@ def _quantile(residuals: np.ndarray, q: float) -> float:
 
 @eqx.filter_jit
 def _relax(relaxation: Picard | Sweep, model: Model, x: Array) -> Solution:
-    return eqx.filter_vmap(lambda x: relaxation(model.free_drift(x), model.initial_state(x)))(x)
+    return eqx.filter_vmap(lambda x: relaxation(model.network.at(x).drift, model.network.at(x).initial_state()))(x)
 
 
 def draw(data: Data, arguments: Arguments) -> Figure:

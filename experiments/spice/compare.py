@@ -90,17 +90,17 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
 def linearised(circuit: Circuit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`v`, `J` and `g` at the free fixed point, dense."""
     model, x, y = circuit
-    v = NEWTON(model.free_drift(x), model.initial_state(x)).state
+    v = NEWTON(model.network.at(x).drift, model.network.at(x).initial_state()).state
     vector, unravel = ravel_pytree(v)
-    J = jax.jacfwd(lambda u: ravel_pytree(model.free_drift(x)(unravel(u)))[0])(vector)
+    J = jax.jacfwd(lambda u: ravel_pytree(model.network.at(x).drift(unravel(u)))[0])(vector)
     return np.asarray(vector), np.asarray(J), flat(model.readout.teaching(v, y))
 
 
 def error_vector(circuit: Circuit) -> np.ndarray:
     """`ds*/dβ` as the library gives it."""
     model, x, y = circuit
-    free = NEWTON(model.free_drift(x), model.initial_state(x))
-    return flat(eqprop.TangentResponse(relaxation=NEWTON).error(model, x, y, free).delta)
+    free = NEWTON(model.network.at(x).drift, model.network.at(x).initial_state())
+    return flat(eqprop.TangentResponse(relaxation=NEWTON).error(model.at(x, y), free).delta)
 
 
 def noise_density(network: ResistiveNetwork, v: np.ndarray, J: np.ndarray, hertz: float, node: int) -> float:
@@ -110,7 +110,7 @@ def noise_density(network: ResistiveNetwork, v: np.ndarray, J: np.ndarray, hertz
     thermal = 4 * BOLTZMANN * network.diodes.kelvin
     power = 0.0
     for edge, kernel in network.kernels.items():
-        a, b = edge.split("-")
+        a, b = edge
         for (i, j), g in np.ndenumerate(np.abs(np.asarray(kernel))):
             ends = to_node[names.index(f"{b}_{j}")] - (to_node[names.index(f"{a}_{i}")] if a != "in" else 0)
             power += thermal * unit * g * abs(ends) ** 2
@@ -134,8 +134,8 @@ def fixed_points(circuit: Circuit) -> dict[str, float]:
     v, J, g = linearised(circuit)
     points = []
     for beta, (_, table) in zip(BETAS, found, strict=False):
-        start = model.initial_state(x)
-        state = NEWTON(model.nudged_drift(x, y, jnp.asarray(beta)), start).state
+        start = model.network.at(x).initial_state()
+        state = NEWTON(lambda u, beta=beta: model.at(x, y).drift(u, beta), start).state
         points.append(relative(table[0], flat(state)))
     responses = []
     for f, (_, table) in zip(FREQUENCIES, found[len(BETAS) :], strict=True):
@@ -175,7 +175,7 @@ def gradients(circuit: Circuit) -> float:
     analyses = []
     for kernels, is_resistor in ((network.kernels, True), (network.transconductances, False)):
         for edge, kernel in kernels.items():
-            a, b = edge.split("-")
+            a, b = edge
             for (i, j), value in np.ndenumerate(np.asarray(kernel)):
                 name = netlist.resistor(a, i, b, j)
                 for sign in (1, -1):
@@ -188,10 +188,10 @@ def gradients(circuit: Circuit) -> float:
     outs = [names.index(f"out_{k}") for k in range(len(y))]
     losses = np.asarray([0.5 * np.sum((v[outs] - np.asarray(y)) ** 2) for v in found])
     theirs = (losses[::2] - losses[1::2]) / (2 * STEP)
-    free = NEWTON(model.free_drift(x), model.initial_state(x))
+    free = NEWTON(model.network.at(x).drift, model.network.at(x).initial_state())
     rbp = eqprop.RecurrentBackprop(relaxation=NEWTON)
-    response = rbp.respond(model, x, y, free)
-    gradient = eqx.filter_grad(lambda m: rbp.surrogate(m, x, y, response))(model).network
+    response = rbp.respond(model.at(x, y), free)
+    gradient = eqx.filter_grad(lambda m: rbp.surrogate(m.at(x, y), response))(model).network
     ours = [np.ravel(g) for group in (gradient.kernels, gradient.transconductances) for g in group.values()]
     return relative(theirs, np.concatenate(ours))
 

@@ -42,7 +42,7 @@ def locked(beta: float, dynamics: Dynamics, harmonics: int, period: float = 240.
         samples=100,
         steps_per_period=steps,
         tol=1e9,
-        dynamics=dynamics,
+        motion=dynamics,
     )
 
 

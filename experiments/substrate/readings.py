@@ -52,7 +52,8 @@ class Bench:
         self.model = trained.models(run)[-1][1]
         self.x, self.y = trained.test_images(run, IMAGES)
         self.x = self.x.astype(float)
-        relax = eqx.filter_vmap(lambda x: SETTLE(self.model.free_drift(x), self.model.initial_state(x)))
+        fields = self.model.network.at
+        relax = eqx.filter_vmap(lambda x: SETTLE(fields(x).drift, fields(x).initial_state()))
         self.free = eqx.filter_jit(relax)(self.x)
         self.true = self.errors(eqprop.TangentResponse(relaxation=SETTLE), self.free, jax.random.key(0))
 
@@ -72,7 +73,7 @@ def _errors(estimator: Any, model: eqprop.Model, x: Any, y: Any, free: eqprop.So
     keys = jax.random.split(key, x.shape[0])
 
     def one(x: Any, y: Any, free: eqprop.Solution, key: Any) -> Any:
-        return ravel_pytree(estimator.error(model, x, y, free, key=key).delta)[0]
+        return ravel_pytree(estimator.error(model.at(x, y), free, key=key).delta)[0]
 
     return eqx.filter_vmap(one)(x, y, free, keys)
 
@@ -128,7 +129,8 @@ def settling(bench: Bench) -> dict[str, Any]:
     found: dict[str, list[float]] = {"one-sided": [], "two points": [], "circle, N = 4": []}
     for time in TIMES:
         flow = DeviceFlow(settle=time, dt=0.1, tol=1e9)
-        relax = eqx.filter_vmap(lambda x, f=flow: f(bench.model.free_drift(x), bench.model.initial_state(x)))
+        fields = bench.model.network.at
+        relax = eqx.filter_vmap(lambda x, f=flow, at=fields: f(at(x).drift, at(x).initial_state()))
         free = eqx.filter_jit(relax)(bench.x)
         for label in found:
             found[label].append(bench.miss(nudge(SCHEMES[label][0], 0.02, relaxation=flow), free))

@@ -4,39 +4,36 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Scalar, Shaped
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Scalar
 
-from eqprop._blocks import Blocks, coloured, levels_of
-from eqprop._tree import AnyState, dot, product, real_linear
+from eqprop._blocks import Edge
+from eqprop._tree import AnyState, cast_like, dot, product, real_linear
 from eqprop.activation import shifted_sigmoid
-from eqprop.network.base import AbstractEnergyNetwork, AbstractLinearNetwork, Activation, is_analytic
-from eqprop.network.dense import (
+from eqprop.network.base import AbstractEnergyNetwork, Activation, is_analytic
+from eqprop.network.graph import (
     INPUT,
-    chain_names,
+    AbstractDense,
+    chain_of,
     check_graph,
-    dense_current,
+    checked_edge,
     init_kernels,
     layer_sizes,
-    named_edge,
-    recurrent_edges,
+    levels_of,
 )
 
 
-class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
+class HopfieldNetwork(AbstractDense, AbstractEnergyNetwork):
     """A continuous Hopfield network on an undirected graph of dense layers:
 
-        Φ(s) = Σ_{a—b} s_a K_ab s_b,    drive(s)_b = Σ_a s_a K_ab,    drive(s)_a = Σ_b K_ab s_b.
+        Φ(s) = Σ_{a—b} s_a K_ab s_b + ⟨current, s⟩,    drive(s)_b = Σ_a s_a K_ab + current_b,    and for a with K_abᵀ.
 
     Weights are tied by construction, so `A = Aᵀ` always, and classical equilibrium propagation is exact.
     """
 
-    kernels: dict[str, Float[Array, "_ _"]]
-    """One kernel an undirected edge, under the name `"a-b"`."""
+    kernels: dict[Edge, Float[Array, "_ _"]]
     biases: dict[str, Float[Array, " _"]]
-    """One bias a layer."""
     activation: Activation = eqx.field(static=True)
-    levels: tuple[tuple[str, int], ...] = eqx.field(static=True)
-    """Layers in the order given, with their levels."""
+    level_items: tuple[tuple[str, int], ...] = eqx.field(static=True)
     holomorphic: bool = eqx.field(static=True)
 
     def __init__(
@@ -55,7 +52,7 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
         from a layer to itself.
         """
         sizes = layer_sizes(input_size, layers)
-        pairs = [named_edge(pair, sizes) for pair in edges]
+        pairs = [checked_edge(pair, sizes) for pair in edges]
         check_graph(sizes, pairs)
         for a, b in pairs:
             if (b, a) in pairs:
@@ -66,7 +63,7 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
         self.kernels = init_kernels(pairs, sizes, key)
         self.biases = {name: jnp.zeros(size) for name, size in layers.items()}
         self.activation = activation
-        self.levels = tuple(levels_of(layers, pairs, INPUT).items())
+        self.level_items = tuple(levels_of(layers, pairs, INPUT).items())
         self.holomorphic = is_analytic(activation, holomorphic)
 
     @classmethod
@@ -79,29 +76,19 @@ class HopfieldNetwork(AbstractEnergyNetwork, AbstractLinearNetwork):
         key: PRNGKeyArray,
     ) -> "HopfieldNetwork":
         """The chain `in → l1 — l2 — … — out` with the given sizes, input first."""
-        names = chain_names(sizes)
-        layers = dict(zip(names[1:], sizes[1:], strict=True))
-        edges = zip(names[:-1], names[1:], strict=True)
-        return cls(sizes[0], layers, edges, activation=activation, holomorphic=holomorphic, key=key)
+        return cls(sizes[0], *chain_of(sizes), activation=activation, holomorphic=holomorphic, key=key)
 
-    @property
-    def blocks(self) -> Blocks:
-        return coloured(dict(self.levels), [edge for edge, _ in recurrent_edges(self.kernels)])
-
-    def embed(self, x: Shaped[Array, "..."]) -> AnyState:
-        return dense_current(x, self.kernels, self.biases)
-
-    def drive(self, s: AnyState) -> AnyState:
+    def recurrent_drive(self, s: AnyState) -> AnyState:
         incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}
-        for (a, b), kernel in recurrent_edges(self.kernels):
+        for (a, b), kernel in self.recurrent.items():
             incoming[b] = incoming[b] + real_linear(lambda z, k=kernel: product(z, k), s[a])
             incoming[a] = incoming[a] + real_linear(lambda z, k=kernel: product(z, k.T), s[b])
         return incoming
 
-    def interaction(self, s: AnyState) -> Inexact[Array, ""]:
-        # Φ is quadratic, so it is half of ⟨s, drive(s)⟩.
-        return 0.5 * dot(s, self.drive(s))
+    def interaction(self, s: AnyState, current: AnyState) -> Inexact[Array, ""]:
+        # What is quadratic in Φ is half of ⟨s, recurrent_drive(s)⟩.
+        return 0.5 * dot(s, self.recurrent_drive(s)) + dot(cast_like(current, s), s)
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
         zero = jnp.zeros((), next(iter(self.biases.values())).dtype)
-        return sum((8.0 * jnp.sum(k**2) for _, k in recurrent_edges(self.kernels)), start=zero), zero
+        return sum((8.0 * jnp.sum(kernel**2) for kernel in self.recurrent.values()), start=zero), zero
