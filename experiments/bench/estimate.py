@@ -1,9 +1,10 @@
 """Seconds an epoch on a GPU that is not here, estimated from counted FLOPs and published ceilings."""
 
 import jax
+import numpy as np
 
+import eqprop as eq
 from experiments.bench import flops
-from experiments.bench.problems import conv_model
 
 CEILINGS = {"FP32": 67e12, "TF32, dense": 494e12, "BF16, dense": 989e12}
 """FLOP/s of an H200 SXM without sparsity: NVIDIA H200 Tensor Core GPU, data sheet."""
@@ -12,9 +13,17 @@ SETS = {"CIFAR-10": (50_000, 10), "ImageNet 32x32": (1_281_167, 1000)}
 CHANNELS = (128, 256, 512, 512)
 
 
+def conv_model(channels: tuple[int, ...], classes: int, seed: int = 0) -> eq.Model:
+    """The published convolutional network with independent feedback."""
+    network_key, readout_key = jax.random.split(jax.random.key(seed))
+    network = eq.ConvNetwork((32, 32, 3), channels, key=network_key)
+    out = jax.eval_shape(network.embed, jax.ShapeDtypeStruct((32, 32, 3), np.float32))["out"]
+    return eq.Model(network, eq.SoftmaxReadout(int(np.prod(out.shape)), classes, key=readout_key))
+
+
 def image_flops(classes: int, free_sweeps: float, nudged_sweeps: float) -> float:
     """FLOPs of one image's part in a training step, with N = 2 and one probe of skew homeostasis."""
-    network = jax.eval_shape(lambda: conv_model(CHANNELS, 90.0, classes)).network
+    network = jax.eval_shape(lambda: conv_model(CHANNELS, classes)).network
     drift = flops.total(flops.drift_products(network, 1))
     embed = flops.total(flops.embed_products(network, 1))
     # A product and a transposed product of the Jacobian, each with a gradient of about twice its cost.

@@ -35,9 +35,9 @@ def total(products: Iterable[Product]) -> int:
 def drift_products(network: eq.AbstractNetwork, batch: int) -> list[Product]:
     """Of one evaluation of the drift for a batch; the input's current is not part of it."""
     if isinstance(network, eq.DenseNetwork):
-        return [p for name, p in _dense_edges(network, batch) if not name.startswith("in-")]
+        return [p for name, p in _dense_edges(network, batch) if name[0] != "in"]
     edges = _conv_edges(network, batch)
-    forward = [product for name, product in edges if not name.startswith("in-")]
+    forward = [product for name, product in edges if name[0] != "in"]
     # The feedback's own convolution has the forward one's shape; then its transposed map.
     return [p for product in forward for p in (product, product, _transposed(product))]
 
@@ -45,7 +45,7 @@ def drift_products(network: eq.AbstractNetwork, batch: int) -> list[Product]:
 def embed_products(network: eq.AbstractNetwork, batch: int) -> list[Product]:
     """Of the input's current."""
     edges = _dense_edges(network, batch) if isinstance(network, eq.DenseNetwork) else _conv_edges(network, batch)
-    return [product for name, product in edges if name.startswith("in-")]
+    return [product for name, product in edges if name[0] == "in"]
 
 
 def gradient_products(network: eq.AbstractNetwork, batch: int) -> list[Product]:
@@ -53,20 +53,20 @@ def gradient_products(network: eq.AbstractNetwork, batch: int) -> list[Product]:
     return drift_products(network, batch) + embed_products(network, batch)
 
 
-def _dense_edges(network: eq.DenseNetwork, batch: int) -> list[tuple[str, Product]]:
+def _dense_edges(network: eq.DenseNetwork, batch: int) -> list[tuple[tuple[str, str], Product]]:
     return [(name, Product("matmul", (batch, k.shape[0]), k.shape)) for name, k in network.kernels.items()]
 
 
-def _conv_edges(network: eq.AbstractNetwork, batch: int) -> list[tuple[str, Product]]:
+def _conv_edges(network: eq.AbstractNetwork, batch: int) -> list[tuple[tuple[str, str], Product]]:
     """The forward convolutions, in the order of the layers."""
     assert isinstance(network, eq.ConvNetwork)
     names = ["in", *sorted(network.biases)]
     height, width, _ = network.image_shape
     edges = []
     for a, b in zip(names[:-1], names[1:], strict=True):
-        kernel = network.kernels[f"{a}-{b}"].shape
+        kernel = network.kernels[a, b].shape
         unpadded = b == "out"
-        edges.append((f"{a}-{b}", Product("valid" if unpadded else "conv", (batch, height, width, kernel[2]), kernel)))
+        edges.append(((a, b), Product("valid" if unpadded else "conv", (batch, height, width, kernel[2]), kernel)))
         cut = 2 if unpadded else 0
         height, width = (height - cut) // WINDOW, (width - cut) // WINDOW
     return edges

@@ -1,6 +1,7 @@
 """Training steps on a GPU: python -m experiments.bench.gpu [--estimate]."""
 
 import argparse
+import json
 import time
 from pathlib import Path
 from statistics import median
@@ -14,11 +15,12 @@ import optax
 
 import eqprop as eq
 from experiments.bench import floor, report
-from experiments.bench.estimate import CHANNELS, SETS, estimate
+from experiments.bench.estimate import CHANNELS, SETS, conv_model, estimate
 from experiments.bench.flops import Product
-from experiments.bench.problems import DENSE_SIZES, conv_model, dense_model
-from experiments.bench.settings import our_trainer
 from experiments.bench.timing import compile_timed
+from experiments.checkpoint import write_atomically
+
+DENSE_SIZES = (784, 256, 256, 10)
 
 
 def main() -> None:
@@ -44,7 +46,10 @@ def main() -> None:
     record["matmul_precision"] = options.precision
     text = table(record)
     print(text)
-    report.write(options.out, "bench_gpu" if options.device == "gpu" else "bench_gpu_smoke", record, text)
+    name = "bench_gpu" if options.device == "gpu" else "bench_gpu_smoke"
+    options.out.mkdir(parents=True, exist_ok=True)
+    for ending, content in (("json", json.dumps(record, indent=2) + "\n"), ("md", text)):
+        write_atomically(options.out / f"{name}.{ending}", lambda file, c=content: file.write(c.encode()))
 
 
 def measure(width: float, batch: int, steps: int, *, size: int) -> dict[str, Any]:
@@ -53,19 +58,33 @@ def measure(width: float, batch: int, steps: int, *, size: int) -> dict[str, Any
     ceiling = square.flops / floor.seconds_of([square])[square]
     channels = tuple(int(width * c) for c in CHANNELS)
     sizes = (DENSE_SIZES[0], *(int(width * s) for s in DENSE_SIZES[1:-1]), DENSE_SIZES[-1])
-    dense = [dense_model(sizes, 90.0, seed) for seed in range(5)]
+    dense = [_dense_model(sizes, seed) for seed in range(5)]
     rows = [_row("Fashion-MNIST shaped, dense, 5 seeds", "dense", dense, 60_000, 50, steps, ceiling)]
     for name, (count, classes) in SETS.items():
         title = f"{name} shaped, channels {channels}"
-        rows.append(_row(title, "conv", [conv_model(channels, 90.0, classes)], count, batch, steps, ceiling))
+        rows.append(_row(title, "conv", [conv_model(channels, classes)], count, batch, steps, ceiling))
     return {"environment": report.provenance({}), "ceiling_flops": ceiling, "timed_steps": steps, "rows": rows}
+
+
+def _dense_model(sizes: tuple[int, ...], seed: int) -> eq.Model:
+    network_key, readout_key = jax.random.split(jax.random.key(seed))
+    network = eq.DenseNetwork.chain(sizes, key=network_key)
+    return eq.Model(network, eq.SoftmaxReadout(sizes[-1], 10, key=readout_key))
+
+
+def _trainer(kind: str) -> eq.Trainer:
+    """N = 2 with homeostasis, relaxed as tightly as the published networks need."""
+    tight, tighter, beta = (1e-3, 1e-4, 0.5) if kind == "dense" else (1e-5, 1e-5, 1.0)
+    nudge = eq.FiniteNudge(stencil=eq.centred(beta), relaxation=eq.Sweep(tol=tighter, max_steps=200), norm_bound=1.0)
+    homeostasis = eq.ExactHomeostasis(10.0) if kind == "dense" else eq.SkewHomeostasis(15.0)
+    return eq.Trainer(eq.Sweep(tol=tight, max_steps=300), nudge, optax.adam(1e-3), homeostasis)
 
 
 def _row(
     name: str, kind: str, models: list[eq.Model], images: int, batch: int, steps: int, ceiling: float
 ) -> dict[str, Any]:
     """One population's training on random pixels, N = 2 with homeostasis."""
-    trainer = our_trainer(kind, "N=2", optax.adam(1e-3), homeostatic=True, norm_bound=1.0)
+    trainer = _trainer(kind)
     states = [trainer.init(model, key=jax.random.key(seed)) for seed, model in enumerate(models)]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     step = eqx.filter_vmap(trainer.step, in_axes=(eqx.if_array(0), None))

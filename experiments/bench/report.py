@@ -1,17 +1,26 @@
-"""The record of a benchmark as Markdown and as a figure: reading and drawing, no numerics."""
+"""The record of a benchmark as JSON, as Markdown and as a figure: reading and drawing, no numerics."""
 
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from experiments.bench.cost import parts_total
 from experiments.checkpoint import write_atomically
-from experiments.figures import BLUE, ORANGE
-from experiments.record import environment
+from experiments.figures import BLUE, GREEN, ORANGE, PURPLE
+from experiments.record import environment, to_json
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "bench"
+Sections = dict[str, dict[str, Any]]
+Data = dict[str, dict[str, str]]
+"""By the name of the data, the checksums of its files."""
+
+
+class OtherData(Exception):
+    """A record that shall not be overwritten; the message says why."""
 
 
 def provenance(checksums: dict[str, str]) -> dict[str, Any]:
@@ -29,79 +38,217 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def write(folder: Path, name: str, record: dict[str, Any], text: str) -> None:
-    """The record as JSON, and its table."""
+def read(folder: Path) -> Sections:
+    """The parts measured so far."""
+    path = folder / "bench.json"
+    return json.loads(path.read_text())["parts"] if path.exists() else {}
+
+
+def refuse_other_data(folder: Path, part: str, data: Data) -> None:
+    """**Raises:** `OtherData` if that part of the record in `folder` was made on other data."""
+    there = read(folder).get(part)
+    if there is not None and there["data"] != data:
+        raise OtherData(
+            f"{folder / 'bench.json'} holds {part!r} measured on {', '.join(there['data'])}; this run's data "
+            f"({', '.join(data)}) differ in name or checksum. Give another --out, or --force to overwrite it."
+        )
+
+
+def write(folder: Path, part: str, section: dict[str, Any], data: Data) -> str:
+    """Put one part into the record, with its provenance, and draw table and figure anew; the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(record, indent=2) + "\n"
-    write_atomically(folder / f"{name}.json", lambda file: file.write(content.encode()))
-    title = "table.md" if name == "bench_cpu" else f"{name}.md"
-    write_atomically(folder / title, lambda file: file.write(text.encode()))
+    checksums = {f"{name}: {file}": digest for name, files in data.items() for file, digest in files.items()}
+    parts = read(folder) | {part: {**section, "data": data, "environment": provenance(checksums)}}
+    record = to_json({"parts": parts}, indent=2) + "\n"
+    write_atomically(folder / "bench.json", lambda file: file.write(record.encode()))
+    parts = read(folder)
+    text = table(parts)
+    write_atomically(folder / "table.md", lambda file: file.write(text.encode()))
+    if part == "curves":
+        figure(parts[part]["curves"], folder / "time_against_error.png")
+    return text
 
 
-def table(record: dict[str, Any]) -> str:
-    """All measurements of a CPU benchmark."""
-    lines = ["# Time of a training step over its floor", ""]
-    lines += [
-        "| network | batch | estimator | homeostasis | ms (lowest to highest) | plain, ms | floor, ms | over floor "
-        "| plain over floor | plain over ours | compile, s | plain | gradient error | plain | unsettled |",
-        "|" + "---|" * 15,
+class Target(NamedTuple):
+    """What a part of the record should say."""
+
+    title: str
+    part: str
+    value: Callable[[dict[str, Any]], float | None]
+    limit: float
+    at_least: bool = False
+    unit: str = ""
+
+
+def _ratio(network: str, points: int, homeostasis: bool) -> Callable[[dict[str, Any]], float | None]:
+    where = {"network": network, "points": points, "homeostasis": homeostasis, "family": "Sweep"}
+
+    def value(curves: dict[str, Any]) -> float | None:
+        rows = [row for row in curves["ratios"] if where.items() <= row.items()]
+        return (rows[0]["at"]["0.05"] or rows[0]["beyond"]["0.05"]) if rows else None
+
+    return value
+
+
+def _reached(level: str) -> Callable[[dict[str, Any]], float | None]:
+    return lambda part: (part["seconds"].get(level) or {}).get("median")
+
+
+WITHOUT, WITH = ("dense", False), ("dense with homeostasis", True)
+TARGETS = [
+    Target("dense, N = 2, without homeostasis: plain over ours at 5 %", "curves", _ratio("dense", 2, False), 4, True),
+    Target("dense, N = 2, with homeostasis", "curves", _ratio("dense with homeostasis", 2, True), 8, True),
+    *(
+        Target(f"dense, N = {n}, {word} homeostasis", "curves", _ratio(name, n, on), 6, True)
+        for n in (4, 6)
+        for word, (name, on) in (("without", WITHOUT), ("with", WITH))
+    ),
+    Target("weak feedback: a step over its counted floor", "cost", lambda p: p["over_floor"], 2.5),
+    Target("weak feedback: a step over one of backpropagation", "cost", lambda p: p["over_backpropagation"], 6),
+    Target("compile, dense, any N", "cost", lambda p: max(p["compile_seconds"].values()), 4, unit=" s"),
+    Target("compile, conv, any N", "conv", lambda p: max(p["compile_seconds"].values()), 8, unit=" s"),
+    Target("conv, an image, N = 2 with homeostasis", "conv", lambda p: p["milliseconds_an_image"], 3, unit=" ms"),
+    *(
+        Target(f"Fashion-MNIST, {100 * float(level):.0f} %", "accuracy", _reached(level), limit, unit=" s")
+        for level, limit in (("0.8", 6), ("0.83", 10), ("0.85", 20), ("0.87", 90))
+    ),
+    Target("a lone digits step over one in a scan", "resident", lambda p: p["ratio"], 1.2),
+]
+
+
+def table(parts: Sections) -> str:
+    """All that was measured."""
+    lines = ["# Time of a training step", "", "| target | | measured | |", "|---|---|---|---|"]
+    lines += [_target(target, parts.get(target.part)) for target in TARGETS]
+    lines += ["", "Where the plain step never gets to 5 %, its longest schedule stands in: the ratio is a lower bound."]
+    if "curves" in parts:
+        lines += _curves(parts["curves"])
+    for part in ("cost", "conv"):
+        if part in parts:
+            lines += _cost(parts[part])
+    if "accuracy" in parts:
+        lines += _accuracy(parts["accuracy"])
+    lines += ["", "## Where", ""]
+    return "\n".join(lines + [_where(name, part) for name, part in parts.items()]) + "\n"
+
+
+def _target(target: Target, part: dict[str, Any] | None) -> str:
+    limit = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
+    value = None if part is None else target.value(part)
+    if value is None:
+        return f"| {target.title} | {limit} | {'not measured' if part is None else 'not reached'} | |"
+    met = value >= target.limit if target.at_least else value <= target.limit
+    return f"| {target.title} | {limit} | {value:.3g}{target.unit} | {'met' if met else 'missed'} |"
+
+
+def _curves(curves: dict[str, Any]) -> list[str]:
+    lines = ["", "## Time against error", "", "![Time of a step against its error](time_against_error.png)", ""]
+    for name, f in curves["networks"].items():
+        clear = [100 * found["one_answer"] for found in curves["oracles"] if found["network"] == name]
+        lines.append(
+            f"* {name}: {100 * f['test_accuracy']:.1f} % of {f['test_images']} test images, batches of "
+            f"{f['batch_size']}, β = {f['beta']:g}; at least {min(clear):.1f} % of examples have one answer"
+        )
+    lines += ["", "| network | N | homeostasis | ours | plain over ours at 5 % | at 1 % |", "|" + "---|" * 6]
+    for row in curves["ratios"]:
+        at = [_read(row["at"][error], row["beyond"][error]) for error in ("0.05", "0.01")]
+        cells = [row["network"], row["points"], "yes" if row["homeostasis"] else "no", row["family"], *at]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lost = max(100 * oracle["unsettled"] for oracle in curves["oracles"])
+    return [
+        *lines,
+        "",
+        f"Medians over {curves['batches']} batches of examples with one answer: on the others, sweeps and damped "
+        "synchronous steps end at different error vectors in float64, and no error has a meaning. Error: relative "
+        "2-norm of the task's whole gradient to the same stencil in float64 relaxed to 1e-12 "
+        f"(at most {lost:.2g} % of examples did not get there). Plain: the "
+        "published step at its best schedule and damping for that error. None: ours does not reach the error, or plain "
+        "was not measured there; never: plain does not reach it, and its longest schedule takes so many times longer; "
+        "where even our loosest tolerance is more accurate, it stands in, and the ratio is a lower bound.",
     ]
-    lines += [_comparison(row) for row in record["rows"]]
-    if record["growth"]:
-        lines += ["", "| grows | value | ms | over floor | compile, s |", "|" + "---|" * 5]
-        lines += [_growth(row) for row in record["growth"]]
-    return "\n".join([*lines, "", _notes(record)]) + "\n"
 
 
-def _comparison(row: dict[str, Any]) -> str:
-    ours, plain = row["time"]["ours"], row["time"].get("plain")
-    spread = f"{1e3 * ours['median']:.1f} ({1e3 * ours['low']:.1f} to {1e3 * ours['high']:.1f})"
-    cells = [row["kind"], row["batch"], row["estimator"], "yes" if row["homeostasis"] else "no", spread]
-    cells += [f"{1e3 * plain['median']:.1f}" if plain else "", f"{1e3 * row['floor_seconds']:.2f}"]
-    cells += [f"{row[key]:.1f}" if key in row else "" for key in ("ours_over_floor", "plain_over_floor")]
-    cells += [f"{row['plain_over_ours']:.1f}" if plain else "", f"{ours['compile']:.1f}"]
-    cells += [f"{plain['compile']:.1f}" if plain else "", f"{row['gradient_error']:.1e}"]
-    cells += [f"{row['plain_gradient_error']:.1e}" if plain else "", f"{100 * row['unsettled_fraction']:.0f} %"]
-    return "| " + " | ".join(map(str, cells)) + " |"
+def _read(ratio: float | None, beyond: float | None) -> str:
+    if ratio is None and beyond is None:
+        return "none"
+    return f"{ratio:.2g}" if ratio is not None else f"never (over {beyond:.2g})"
 
 
-def _growth(row: dict[str, Any]) -> str:
-    ours = row["time"]["ours"]
-    cells = [row["axis"], row["value"], f"{1e3 * ours['median']:.1f}", f"{row['ours_over_floor']:.1f}"]
-    cells.append(f"{ours['compile']:.1f}")
-    return "| " + " | ".join(map(str, cells)) + " |"
+def _cost(part: dict[str, Any]) -> list[str]:
+    ((name, facts),) = part["network"].items()
+    step = part["seconds"]["step"]["median"]
+    lines = ["", f"## What relaxation costs: {name}", "", "| | ms | quartiles | of the step |", "|---|---|---|---|"]
+    for label, found in part["seconds"].items():
+        low, middle, high = (f"{1e3 * found[key]:.3g}" for key in ("low", "median", "high"))
+        lines.append(f"| {label} | {middle} | {low} to {high} | {found['median'] / step:.0%} |")
+    lines.append(f"| counted floor | {1e3 * part['floor_seconds']:.3g} | | {part['floor_seconds'] / step:.0%} |")
+    compiled = ", ".join(f"N = {n}: {value:.1f}" for n, value in part["compile_seconds"].items())
+    metrics = part["metrics"]
+    return [
+        *lines,
+        "",
+        f"Batches of {part['batch']}, {100 * facts['test_accuracy']:.1f} % of test images; "
+        f"{part['milliseconds_an_image']:.3g} ms an image. Steps: {metrics['free_steps']:.1f} free, "
+        f"{metrics['nudged_steps']:.1f} nudged in sum, {part['drift_evaluations']:.1f} evaluations of the drift. Parts "
+        f"are compiled alone, and add to {parts_total(part['seconds']) / step:.0%} of the step. Compile, seconds: "
+        f"{compiled}. Floor: the matrix products of those evaluations, of the input and of the gradient, at the "
+        "throughput measured at the same shapes in the same run; readout and homeostasis are not in it.",
+    ]
 
 
-def _notes(record: dict[str, Any]) -> str:
-    where = record["environment"]
-    data = "; ".join(f"{kind}: {source}" for kind, source in record["data"].items())
+def _accuracy(part: dict[str, Any]) -> list[str]:
+    lines = ["", "## Time to accuracy", "", "| validation | seconds (extremes) | batches | test |", "|---|---|---|---|"]
+    for level, found in part["seconds"].items():
+        runs = [run["reached"][level] for run in part["runs"] if level in run["reached"]]
+        cells = ["not reached by all seeds" if not found else f"{found['median']:.1f} ({found['low']:.1f} to "
+                 f"{found['high']:.1f})"]  # fmt: skip
+        cells += [", ".join(str(run["batches"]) for run in runs), ", ".join(f"{run['test']:.1%}" for run in runs)]
+        lines.append(f"| {float(level):.0%} | " + " | ".join(cells) + " |")
+    note = f"{len(part['runs'])} seeds; {part['validation_images']} training images kept back decide what is reached."
+    return [*lines, "", note + " Seconds of training steps alone: no compiling, no evaluation."]
+
+
+def _where(name: str, part: dict[str, Any]) -> str:
+    at = part["environment"]
     return (
-        f"{where['precision']}, {where['processor']}, {where['cores']} cores, JAX {where['versions']['jax']}, commit "
-        f"{where['commit']}. Data: {data}. Medians of interleaved runs. Floor: the matrix products or convolutions of "
-        "the evaluations of the drift that our step took on average over the batch, of the input and of the gradient, "
-        "at the throughput measured at the same shapes in the same run; readout and homeostasis are not in it. "
-        "Gradient error: relative 2-norm over the network's parameters to the same estimator in float64 relaxed until "
-        "rounding, without the penalty of homeostasis, on trained networks. Plain: the published fixed steps, rolled."
+        f"* {name}: {at['precision']}, {at['processor']}, {at['cores_used']} of {at['cores']} cores, JAX "
+        f"{at['versions']['jax']}, commit {at['commit']}; {', '.join(part['data'])}."
     )
 
 
-def figure(record: dict[str, Any], path: Path) -> None:
-    """Horizontal bars of time over floor, ours plain-coloured and the plain step hatched, so that print tells them."""
+STYLES = {
+    "Sweep": (BLUE, "o-"),
+    "Anderson": (GREEN, "s--"),
+    "plain": (ORANGE, "^-"),
+    "plain, damping 0.5": (PURPLE, "v--"),
+}
+
+
+def figure(curves: list[dict[str, Any]], path: Path) -> None:
+    """Time against error, a panel for each network, homeostasis and number of points."""
     from matplotlib.figure import Figure
 
-    rows = record["rows"][::-1]
-    canvas = Figure(figsize=(7.5, 1.2 + 0.36 * len(rows)), layout="constrained")
-    axis = canvas.subplots()
-    for name, offset, colour, hatch in (("ours", 0.2, BLUE, ""), ("plain", -0.2, ORANGE, "///")):
-        found = [(i + offset, row[f"{name}_over_floor"]) for i, row in enumerate(rows) if f"{name}_over_floor" in row]
-        if found:
-            bars = axis.barh(*zip(*found, strict=True), height=0.38, color=colour, hatch=hatch, edgecolor="white")
-            bars.set_label(name)
-            axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
-    labels = [f"{r['kind']}, {r['estimator']}{', homeostasis' if r['homeostasis'] else ''}" for r in rows]
-    axis.set_yticks(range(len(rows)), labels, fontsize=8)
-    axis.set(xscale="log", xlabel="time of a training step over its floor (1: nothing but its matrix products)")
-    axis.axvline(1, color="black", lw=1)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
-    canvas.savefig(path, dpi=150)
+    rows = list(dict.fromkeys((c["network"], c["homeostasis"]) for c in curves))
+    columns = sorted({c["points"] for c in curves})
+    canvas = Figure(figsize=(1 + 3.3 * len(columns), 0.8 + 2.5 * len(rows)), layout="constrained")
+    axes = canvas.subplots(len(rows), len(columns), squeeze=False)
+    for curve in curves:
+        axis = axes[rows.index((curve["network"], curve["homeostasis"]))][columns.index(curve["points"])]
+        colour, style = STYLES[curve["family"]]
+        points = [p for p in curve["curve"] if p["error"]["median"] is not None]  # no number where plain diverged
+        errors, times = (
+            [factor * p[key]["median"] for p in points] for key, factor in (("error", 100), ("seconds", 1e3))
+        )
+        axis.loglog(errors, times, style, color=colour, label=curve["family"], markersize=4, lw=1.2)
+    for (network, homeostasis), line in zip(rows, axes, strict=True):
+        for points, axis in zip(columns, line, strict=True):
+            axis.set_title(f"{network}, step {'with' if homeostasis else 'without'}, N = {points}", fontsize=8)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+            for error in (1, 5):
+                axis.axvline(error, color="grey", lw=0.6, ls=":")
+        line[0].set_ylabel("ms a step")
+    for axis in axes[-1]:
+        axis.set_xlabel("error of the gradient (%)")
+    axes[0][0].legend(frameon=False, fontsize=7)
+    canvas.savefig(path, dpi=130)

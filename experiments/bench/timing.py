@@ -1,4 +1,4 @@
-"""Seconds of compiled programs: warmed up, interleaved, medians with their spread."""
+"""Seconds of compiled programs: warmed up, interleaved, over many batches."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,17 +6,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import jax
-
-
-class Timing(NamedTuple):
-    """Seconds of one call."""
-
-    median: float
-    low: float
-    high: float
-    repeats: int
-    compile: float = 0.0
-    """Seconds of lowering and compiling."""
+import numpy as np
 
 
 class Compiled(NamedTuple):
@@ -24,6 +14,7 @@ class Compiled(NamedTuple):
 
     call: Callable[..., Any]
     seconds: float
+    """Of lowering and compiling."""
 
 
 def compile_timed(function: Callable[..., Any], *arguments: Any) -> Compiled:
@@ -33,20 +24,24 @@ def compile_timed(function: Callable[..., Any], *arguments: Any) -> Compiled:
     return Compiled(program, time.perf_counter() - start)
 
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], *, repeats: int, budget: float = 10.0) -> dict[str, Timing]:
-    """Time each of `calls` in turn, round by round, so that the machine's other load meets all of them.
-
-    **Arguments:** `repeats`, fewer but at least three once `budget` seconds are spent.
-    """
+def over_batches(
+    calls: Mapping[str, Callable[[int], Any]], count: int, *, rounds: int = 3
+) -> dict[str, dict[str, float]]:
+    """Time each of `calls` on the batches 0 to `count − 1`, all of them in turn on every batch, round by round, so that
+    the machine's other load meets all alike: the spread over batches of the median of rounds."""
+    seconds: dict[str, list[list[float]]] = {name: [[] for _ in range(count)] for name in calls}
     for call in calls.values():
-        jax.block_until_ready(call())
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    begin = time.perf_counter()
-    for done in range(repeats):
-        if done >= 3 and time.perf_counter() - begin > budget:
-            break
-        for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(median(s), min(s), max(s), len(s)) for name, s in seconds.items()}
+        jax.block_until_ready(call(0))
+    for _ in range(rounds):
+        for batch in range(count):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                jax.block_until_ready(call(batch))
+                seconds[name][batch].append(time.perf_counter() - start)
+    return {name: spread([median(times) for times in found]) for name, found in seconds.items()}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = (float(v) for v in np.quantile(values, (0.25, 0.5, 0.75)))
+    return {"median": middle, "low": low, "high": high}

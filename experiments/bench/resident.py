@@ -1,0 +1,58 @@
+"""What it costs to leave the device between steps: a lone step of digits against the same step inside a scan."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import eqprop as eq
+from experiments.bench.networks import advance, made
+from experiments.bench.timing import over_batches
+from experiments.build import Task
+
+STEPS = 50
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    """Seconds of a step both ways, from the same trained state and on the same batches."""
+    _, task = made(("stencil=centred",) if quick else ())
+    steps, rounds = (10, 3) if quick else (STEPS, 20)
+    epochs = (batch for epoch in range(steps) for batch in task.batches.epoch(epoch))
+    batches = [batch for batch, _ in zip(epochs, range(steps), strict=False)]
+    resident, lone = scanned(task, batches), alone(task, batches)
+    state = lone(task.initial(0))  # past the first steps, whose relaxations are another network's
+    times = over_batches({"alone": lambda _: lone(state), "in a scan": lambda _: resident(state)}, 1, rounds=rounds)
+    each = {name: found["median"] / steps for name, found in times.items()}
+    return {
+        "steps": steps,
+        "batch": len(batches[0].labels),
+        "seconds": each,
+        "ratio": each["alone"] / each["in a scan"],
+    }
+
+
+def alone(task: Task, batches: list[Any]) -> Callable[[eq.TrainState], eq.TrainState]:
+    """The steps as the training loop takes them: a call for each batch, from arrays of the host."""
+    step = eqx.filter_jit(advance(task))
+
+    def run(state: eq.TrainState) -> eq.TrainState:
+        for images, labels in batches:
+            state, _ = step(state, images, labels)
+        return state
+
+    return run
+
+
+def scanned(task: Task, batches: list[Any]) -> Callable[[eq.TrainState], eq.TrainState]:
+    """The same steps as one program over data on the device."""
+    step = advance(task)
+    data = tuple(jnp.asarray(np.stack(arrays)) for arrays in zip(*batches, strict=True))
+
+    def run(state: eq.TrainState, data: Any) -> eq.TrainState:
+        return jax.lax.scan(lambda s, batch: (step(s, *batch)[0], None), state, data)[0]
+
+    program = jax.jit(run)
+    return lambda state: program(state, data)
