@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from experiments.bench.cost import parts_total
 from experiments.checkpoint import write_atomically
-from experiments.figures import BLUE, GREEN, ORANGE, PURPLE
+from experiments.figures import BLUE, ORANGE, PURPLE
 from experiments.record import environment, to_json
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "bench"
@@ -218,7 +218,6 @@ def _where(name: str, part: dict[str, Any]) -> str:
 
 STYLES = {
     "Sweep": (BLUE, "o-"),
-    "Anderson": (GREEN, "s--"),
     "plain": (ORANGE, "^-"),
     "plain, damping 0.5": (PURPLE, "v--"),
 }
