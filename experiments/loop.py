@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +21,8 @@ from experiments.record import RunFolder, environment
 from experiments.runtime import interruptible
 
 Records = list[dict[str, Any]]
+Stack = tuple[np.ndarray, np.ndarray]
+"""Images and labels."""
 
 
 class Unsettled(Exception):
@@ -43,10 +45,18 @@ class Programs:
         trainer, preprocess, place = task.trainer, task.preprocess, task.placement
         self.population = cfg.population
 
-        def advance(state: TrainState, sums: dict, images: Array, labels: Array, key: Array):
-            batch = preprocess(images, key=key), task.target(labels)
-            state, metrics = self._lift(trainer.step)(state, batch)
-            return state, place.everywhere(jax.tree.map(jnp.add, sums, metrics))
+        def advance(state: TrainState, sums: dict, images: Array, labels: Array, keys: Array, count: Array):
+            """The first `count` of several batches, without leaving the device in between."""
+            arrays, rest = eqx.partition((state, sums), eqx.is_array)
+
+            def one(k: Array, arrays: Any) -> Any:
+                state, sums = eqx.combine(arrays, rest)
+                batch = preprocess(images[k], key=keys[k]), task.target(labels[k])
+                state, metrics = self._lift(trainer.step)(state, batch)
+                sums = place.everywhere(jax.tree.map(jnp.add, sums, metrics))
+                return eqx.filter((state, sums), eqx.is_array)
+
+            return eqx.combine(jax.lax.fori_loop(0, count, one, arrays), rest)
 
         def evaluate(model: Model, images: Array, labels: Array):
             return place.everywhere(self._lift(trainer.evaluate)(model, (preprocess(images), labels)))
@@ -105,6 +115,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
     if restored is not None:
         progress.say(f"resuming {folder.path} at epoch {reached + 1}, batch {first + 1}")
     clock = began - head["seconds"]
+    calls = cfg.run.steps_per_call if cfg.run.checkpoint_minutes else 1
 
     def save(best: bool = False) -> None:
         nonlocal saved
@@ -113,10 +124,14 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
 
     with interruptible() as request:
         for epoch in range(reached, cfg.epochs):
-            for number, (images, labels) in enumerate(task.batches.epoch(epoch, start=first), start=first + 1):
-                key = batch_key(cfg.data.seed, epoch, number)
-                state, sums = programs.advance(state, sums, *task.placement.batch(images, labels), key)
-                head["position"] += 1
+            number = first
+            for images, labels, count in stacked(task.batches.epoch(epoch, start=first), calls):
+                keys = jnp.stack(
+                    [batch_key(cfg.data.seed, epoch, number + 1 + min(k, count - 1)) for k in range(calls)]
+                )
+                several = task.placement.batches(images, labels)
+                state, sums = programs.advance(state, sums, *several, keys, jnp.int32(count))
+                number, head["position"] = number + count, head["position"] + count
                 if progress.due():
                     progress.update(epoch, number, _means(sums, number))
                 if number == batches:
@@ -140,6 +155,26 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
             if request.signal and epoch + 1 < cfg.epochs:
                 raise _interrupted(request.signal, folder)
     return _summary(cfg, task, head, time.monotonic() - clock)
+
+
+def stacked(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Up to `size` batches of one length at a time, along a leading axis of that size, and how many they are."""
+
+    def full(group: list[Stack]) -> tuple[np.ndarray, np.ndarray, int]:
+        padded = group + group[-1:] * (size - len(group))
+        images, labels = (np.stack(parts) for parts in zip(*padded, strict=True))
+        return images, labels, len(group)
+
+    group: list[Stack] = []
+    for batch in batches:
+        if group and (len(group) == size or len(batch[1]) != len(group[0][1])):
+            yield full(group)
+            group = []
+        group.append(batch)
+    if group:
+        yield full(group)
 
 
 def _evaluate(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dict[str, Any]:

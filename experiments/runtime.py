@@ -71,6 +71,11 @@ class Placement:
         spec = PartitionSpec() if len(images) % self._data else PartitionSpec("data")
         return self._put((jnp.asarray(images), jnp.asarray(labels)) if self._lone else (images, labels), spec)
 
+    def batches(self, images: np.ndarray, labels: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """The same for several batches along a leading axis."""
+        spec = PartitionSpec() if images.shape[1] % self._data else PartitionSpec(None, "data")
+        return self._put((jnp.asarray(images), jnp.asarray(labels)) if self._lone else (images, labels), spec)
+
     def everywhere(self, tree: T) -> T:
         """Inside a compiled program: results that every process may read."""
         return tree if self._lone else jax.lax.with_sharding_constraint(tree, self._sharding(PartitionSpec()))

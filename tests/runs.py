@@ -93,7 +93,11 @@ def _jax_settings(settings: dict, *restored: str):
 
 def as_users_run():
     """JAX as it is outside the tests, whose strictness optax's schedules do not pass; a run sets the precision."""
-    loose = {"jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
+    loose = {
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_numpy_rank_promotion": "allow",
+        "jax_disable_most_optimizations": False,
+    }
     return _jax_settings(loose, "jax_enable_x64", "jax_default_matmul_precision")
 
 

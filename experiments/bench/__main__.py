@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.bench import accuracy, cost, curves, report, resident
+from experiments.bench import accuracy, cost, curves, levers, report, resident
 from experiments.bench.networks import CONV, RECIPES, from_run, sources, trained
 from experiments.cli import fail
 
-CORES = {"curves": 2, "cost": 1, "conv": 2, "accuracy": 1, "resident": 1}
+CORES = {"curves": 2, "cost": 1, "conv": 2, "levers": 1, "accuracy": 1, "resident": 1}
 """The parts of the benchmark, and on how many cores each is measured."""
 
 
@@ -79,6 +79,8 @@ def measure(part: str, options: argparse.Namespace) -> dict[str, Any]:
         return accuracy.measure(quick=quick)
     if part == "resident":
         return resident.measure(quick=quick)
+    if part == "levers":
+        return levers.measure(trained("weak feedback", quick=quick), quick=quick)
     if part != "curves":
         return cost.measure(
             trained("weak feedback", quick=quick) if part == "cost" else from_run(conv_run), quick=quick
