@@ -73,7 +73,8 @@ def measure(net: Trained, *, quick: bool) -> dict[str, Any]:
         changed = change(trainer)
         with _groups(name != NO_GROUPS):
             step, seconds = compile_timed(changed.step, start, batches[0])
-            gradient = jax.jit(lambda model, batch, changed=changed: oracle.gradient(changed, model, batch)[0])
+            unbound = _estimator(lambda estimator: dataclasses.replace(estimator, norm_bound=None))(changed)
+            gradient = jax.jit(lambda model, batch, unbound=unbound: oracle.gradient(unbound, model, batch)[0])
             gradients = [jax.tree.map(np.asarray, gradient(net.model, batch)) for batch in batches]
         calls[name] = lambda k, step=step: step(start, batches[k])
         metrics = [step(start, batch)[1] for batch in batches]
