@@ -91,14 +91,17 @@ def _jax_settings(settings: dict, *restored: str):
             jax.config.update(name, value)
 
 
+@contextmanager
 def as_users_run():
-    """JAX as it is outside the tests, whose strictness optax's schedules do not pass; a run sets the precision."""
-    loose = {
-        "jax_numpy_dtype_promotion": "standard",
-        "jax_numpy_rank_promotion": "allow",
-        "jax_disable_most_optimizations": False,
-    }
-    return _jax_settings(loose, "jax_enable_x64", "jax_default_matmul_precision")
+    """JAX as it is outside the tests: without their strictness, which optax's schedules do not pass, and compiled in
+    full; a run sets the precision."""
+    loose = {"jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        with _jax_settings(loose, "jax_enable_x64", "jax_default_matmul_precision"):
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def programs_folder(factory: pytest.TempPathFactory) -> Path:

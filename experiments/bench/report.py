@@ -249,33 +249,30 @@ STYLES = {
 
 
 def figure(curves: list[dict[str, Any]], path: Path) -> None:
-    """Time against error, a panel for each network, homeostasis and number of points."""
+    """Time against error of the step with homeostasis: a panel for each network and number of points."""
     from matplotlib.figure import Figure
 
-    rows = list(dict.fromkeys((c["network"], c["homeostasis"]) for c in curves))
-    columns = sorted({c["points"] for c in curves})
-    canvas = Figure(figsize=(1 + 3.3 * len(columns), 0.8 + 2.5 * len(rows)), layout="constrained")
-    axes = canvas.subplots(len(rows), len(columns), squeeze=False)
-    for curve in curves:
-        axis = axes[rows.index((curve["network"], curve["homeostasis"]))][columns.index(curve["points"])]
+    shown = [curve for curve in curves if curve["homeostasis"]]
+    rows, columns = list(dict.fromkeys(c["network"] for c in shown)), sorted({c["points"] for c in shown})
+    canvas = Figure(figsize=(1 + 2.7 * len(columns), 0.8 + 2.3 * len(rows)), layout="constrained")
+    axes = canvas.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+    for curve in shown:
+        axis = axes[rows.index(curve["network"])][columns.index(curve["points"])]
         colour, style = STYLES[curve["family"]]
         points = [p for p in curve["curve"] if p["error"]["median"] is not None]  # no number where plain diverged
         errors, times = (
             [factor * p[key]["median"] for p in points] for key, factor in (("error", 100), ("seconds", 1e3))
         )
-        axis.loglog(errors, times, style, color=colour, label=curve["family"], markersize=4, lw=1.2)
-    for (network, homeostasis), line in zip(rows, axes, strict=True):
+        label = "ours, by tolerance" if curve["family"] == "Sweep" else f"{curve['family']}, by steps"
+        axis.loglog(errors, times, style, color=colour, label=label, markersize=4, lw=1.2)
+    for network, line in zip(rows, axes, strict=True):
         for points, axis in zip(columns, line, strict=True):
-            if not axis.lines:
-                axis.set_axis_off()
-                continue
-            axis.set_title(f"{network}, step {'with' if homeostasis else 'without'}, N = {points}", fontsize=8)
-            axis.grid(alpha=0.25)
+            axis.set_title(f"{network}, N = {points}", fontsize=9)
             axis.spines[["top", "right"]].set_visible(False)
             for error in (1, 5):
                 axis.axvline(error, color="grey", lw=0.6, ls=":")
         line[0].set_ylabel("ms a step")
     for axis in axes[-1]:
         axis.set_xlabel("error of the gradient (%)")
-    axes[0][0].legend(frameon=False, fontsize=7)
-    canvas.savefig(path, dpi=130)
+    canvas.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    canvas.savefig(path, dpi=110)
