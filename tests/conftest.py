@@ -6,13 +6,16 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Most of the time of a test is that of its compilation; runs in processes of their own are compiled as users have them.
-jax.config.update("jax_disable_most_optimizations", True)
+
+COMPUTING = ("test_theory", "test_fixtures", "test_dynamics", "test_homeostasis", "test_substrate", "test_properties")
+"""Modules whose tests compute for longer than they compile."""
 
 
 @pytest.fixture(autouse=True, scope="module")
-def forget_programs():
-    """Thousands of compiled programs in one process exhaust its memory maps, and the compiler then crashes."""
+def forget_programs(request):
+    """Thousands of compiled programs in one process exhaust its memory maps, and the compiler then crashes. Where
+    compilation is most of a test's time, it is made short; runs are compiled as users have them (`as_users_run`)."""
+    jax.config.update("jax_disable_most_optimizations", request.module.__name__ not in COMPUTING)
     yield
     jax.clear_caches()
 

@@ -97,6 +97,7 @@ def test_white_noise_at_rest(spread, getkey):
     assert np.abs(np.cov(u.T) - P).max() < 4 * np.max(np.diag(P)) * math.sqrt(2 / len(u))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("siemens", [0.7, 1.5])
 def test_thermal_noise_of_a_circuit(siemens, getkey):
     """`C dv = −G v dt + √(2kTG) dB` has the variance `kT/C` whatever `G`, for capacitances `C = τG` of any size."""
@@ -292,6 +293,7 @@ def test_offsets_and_converters_of_a_lock_in():
     assert gap(vectors[0], vectors[1]) < 1e-12 and gap(vectors[0], vectors[2]) > 1e-3
 
 
+@pytest.mark.slow
 def test_noise_reaches_the_oscillating_estimators(getkey):
     """The flow of a substrate becomes theirs; their noise is that of the mean over the readings, and needs a key."""
     p = problem("asymmetric")

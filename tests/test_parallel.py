@@ -73,6 +73,7 @@ def test_a_batch_on_four_devices_and_a_population_on_two_by_two_equal_one_device
         assert len(json.loads((folder / "environment.json").read_text())["devices"]) == 4
 
 
+@pytest.mark.slow
 def test_two_processes_over_loopback_equal_one(tmp_path, alone):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
