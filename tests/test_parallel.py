@@ -65,6 +65,7 @@ def alone(tmp_path_factory):
     return [metrics(folder) for folder in folders]
 
 
+@pytest.mark.slow
 def test_a_batch_on_four_devices_and_a_population_on_two_by_two_equal_one_device(tmp_path, alone):
     folders = [tmp_path / "a batch", tmp_path / "a population"]
     finish((folders[0], 4, []), (folders[1], 4, ["population=2"]))

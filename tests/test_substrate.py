@@ -328,6 +328,7 @@ def test_faults_hold_their_value_and_feel_no_update():
 # Gradients through a device.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [Mismatch(0.3, structure="per_direction"), MirrorGain(0.2, 0.2)])
 def test_an_aware_update_follows_the_loss(part):
     """The step of recurrent backpropagation is the gradient of the device's loss to the nominal parameters, by finite
