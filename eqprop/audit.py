@@ -159,8 +159,9 @@ def _audit_one(
     leakage = convergence_radius = jnp.full_like(radius, jnp.nan)
     results = [free.result, ideal.result, tangent.result, true.result, gap.result]
     if model.network.holomorphic:
-        circle, samples = _sample_circle(example, u, settle, radius, num_points)
-        results.append(circle)
+        circle = sample_circle(example, u, settle, radius, num_points)
+        results.append(worst(circle.result))
+        samples = jax.vmap(field.rates)(circle.state)
         convergence_radius = _convergence_radius(_taylor_magnitudes(samples), radius)
         delta = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[1] / num_points, samples)
         leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
@@ -179,18 +180,16 @@ def _audit_one(
     )
 
 
-def _sample_circle(
-    example: Example, u: AnyState, settle: AbstractRelaxation, radius: Array, num: int
-) -> tuple[RESULTS, AnyState]:
-    """The rates at `num` points of the whole circle, in complex arithmetic throughout."""
-    angles = 2 * math.pi * jnp.arange(num, dtype=radius.dtype) / num
+def sample_circle(
+    example: Example, u: AnyState, settle: AbstractRelaxation, radius: Array | float, num: int
+) -> Solution:
+    """The phases nudged at `num` points of the whole circle, from `r` on, in complex arithmetic throughout. Each is
+    relaxed from `u` on its own."""
+    start = _tree.to_complex(u)
+    dtype = jax.tree.leaves(u)[0].dtype
+    angles, radius = 2 * math.pi * jnp.arange(num, dtype=dtype) / num, jnp.asarray(radius, dtype)
     nodes = jax.lax.complex(radius * jnp.cos(angles), radius * jnp.sin(angles))
-
-    def relax(beta: Array) -> Solution:
-        return settle(lambda u: example.drift(u, beta), _tree.to_complex(u), blocks=example.blocks)
-
-    nudged = jax.vmap(relax)(nodes)
-    return worst(nudged.result), jax.vmap(example.field.rates)(nudged.state)
+    return jax.vmap(lambda beta: settle(lambda u: example.drift(u, beta), start, blocks=example.blocks))(nodes)
 
 
 def _taylor_magnitudes(samples: AnyState) -> Float[Array, " points"]:

@@ -27,11 +27,8 @@ class Cotangent(AbstractReadout):
         return s[self.layers[0]].reshape(-1)
 
     def loss(self, s: AnyState, y: Target) -> Scalar:
-        return jnp.real(sum(_tree.dot(self.cotangent[name], s[name]) for name in self.layers))
-
-    def teaching(self, s: AnyState, y: Target) -> AnyState:
-        signal = {name: self.cotangent[name].astype(s[name].dtype) for name in self.layers}
-        return {**_tree.zeros_like(s), **signal}
+        read = {name: s[name] for name in self.layers}
+        return _tree.dot(_tree.cast_like(self.cotangent, read), read)
 
 
 def equilibrium(

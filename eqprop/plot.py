@@ -9,7 +9,6 @@ from itertools import cycle
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Shaped
@@ -17,6 +16,7 @@ from jaxtyping import Shaped
 from eqprop import _tree, metrics
 from eqprop._solution import RESULTS
 from eqprop._tree import AnyState
+from eqprop.audit import sample_circle
 from eqprop.estimator import TangentResponse
 from eqprop.model import Model
 from eqprop.readout import Target
@@ -128,10 +128,7 @@ def circle(
     delta = np.ravel(TangentResponse(relaxation=relaxation).error(example, free).delta[layer])
     neuron = int(np.argmax(np.abs(delta))) if neuron is None else neuron
     rate_of = lambda u: field.rates(u)[layer].reshape(-1)[neuron]
-    start, blocks = _tree.to_complex(free.state), example.blocks
-    turn = np.exp(2j * np.pi * np.arange(num_points) / num_points)
-    nodes = jnp.asarray(radius * turn, jax.tree.leaves(start)[0].dtype)
-    nudged = jax.vmap(lambda beta: relaxation(lambda u: example.drift(u, beta), start, blocks=blocks))(nodes)
+    nudged = sample_circle(example, free.state, relaxation, radius, num_points)
     rates, lost = np.asarray(jax.vmap(rate_of)(nudged.state)), np.asarray(nudged.result != RESULTS.successful)
     centre = float(rate_of(free.state))
 

@@ -168,7 +168,7 @@ def _solve(flow: Flow, drift: Drift, u0: AnyState, times: Array) -> AnyState:
         dt0=flow.dt0,
         y0=u0,
         saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=flow.controller or diffrax.PIDController(rtol=flow.tol, atol=0.1 * flow.tol),
+        stepsize_controller=flow.step_control,
         max_steps=flow.max_steps,
         throw=False,
     )

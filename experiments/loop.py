@@ -157,9 +157,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
     return _summary(cfg, task, head, time.monotonic() - clock)
 
 
-def stacked(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]], size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+def stacked(batches: Iterable[Stack], size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Up to `size` batches of one length at a time, along a leading axis of that size, and how many they are."""
 
     def full(group: list[Stack]) -> tuple[np.ndarray, np.ndarray, int]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Inexact, Scalar, Shaped
 from eqprop import _tree
 from eqprop._tree import AnyState
 from eqprop.activation import linear
-from eqprop.network.base import AbstractEnergyNetwork, AbstractNetwork, Activation, is_analytic
+from eqprop.network.base import AbstractEnergyNetwork, AbstractNetwork, Activation
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -40,7 +40,7 @@ class EnergyNetwork(AbstractEnergyNetwork):
         and `activation` are analytic, so that nudges may be complex.
         """
         self.energy, self.shapes, self.activation = energy, _shapes(layers), activation
-        self.holomorphic = holomorphic and is_analytic(activation, holomorphic)
+        self.holomorphic = holomorphic
 
     def embed(self, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         return x

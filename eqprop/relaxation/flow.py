@@ -40,6 +40,11 @@ class Flow(AbstractRelaxation):
         if self.dt0 is None and isinstance(self.controller, diffrax.ConstantStepSize):
             raise ValueError("A constant step size needs dt0: give Flow(dt0=0.1, ...).")
 
+    @property
+    def step_control(self) -> diffrax.AbstractStepSizeController:
+        """The controller given, or one of local errors well below `tol`."""
+        return self.controller or diffrax.PIDController(rtol=self.tol, atol=0.1 * self.tol)
+
     def __call__(
         self, drift: Drift, u0: AnyState, *, blocks: Blocks | None = None, key: PRNGKeyArray | None = None
     ) -> Solution:
@@ -60,7 +65,7 @@ class Flow(AbstractRelaxation):
             t1=self.horizon,
             dt0=self.dt0,
             y0=_tree.to_pairs(u0),
-            stepsize_controller=self.controller or diffrax.PIDController(rtol=self.tol, atol=0.1 * self.tol),
+            stepsize_controller=self.step_control,
             event=diffrax.Event(settled),
             max_steps=self.max_steps,
             throw=False,

@@ -31,13 +31,13 @@ from eqprop.substrate.base import (
 )
 
 
-class _AbstractWay(AbstractHarmless):
+class _AbstractMotionDefect(AbstractHarmless):
     """A defect of the way to the fixed point, and not of the point."""
 
     stage: ClassVar[Stage] = "dynamics"
 
 
-class WhiteNoise(_AbstractWay):
+class WhiteNoise(_AbstractMotionDefect):
     """Thermal and shot noise, `τ du = F dt + σ dB`: a spread of about `σ/√(2τ)` at rest, and of `σ/√T` of the mean over
     `T` common time constants. Complex potentials are two circuits, with noise each.
 
@@ -51,7 +51,7 @@ class WhiteNoise(_AbstractWay):
         check_range(self, "sigma")
 
 
-class Flicker(_AbstractWay):
+class Flicker(_AbstractMotionDefect):
     """1/f noise, `τ du = (F + n) dt`: `n` is a sum of `num` Ornstein-Uhlenbeck processes of equal variance, `σ²` in
     all, with correlation times evenly spaced in the logarithm from `fastest` to `slowest` time constants.
 
@@ -75,7 +75,7 @@ class Flicker(_AbstractWay):
         return tuple(self.fastest * math.exp(span * k / max(self.num - 1, 1)) for k in range(self.num))
 
 
-class TimeConstants(_AbstractWay):
+class TimeConstants(_AbstractMotionDefect):
     """Neurons of unequal speed, `τ = exp(σE − σ²/2)` of the common time constant. The nudge charges the same
     capacitors, so that no fixed point moves, free or nudged. `sigma` 0.1 to 0.3 (engineering guess)."""
 

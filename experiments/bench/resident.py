@@ -12,6 +12,7 @@ import eqprop as eq
 from experiments.bench.networks import advance, made
 from experiments.bench.timing import over_batches
 from experiments.build import Task
+from experiments.loop import stacked
 
 STEPS = 50
 
@@ -54,21 +55,20 @@ def alone(task: Task, batches: list[Any]) -> Callable[[eq.TrainState], eq.TrainS
 def looped(task: Task, batches: list[Any], size: int) -> Callable[[eq.TrainState], eq.TrainState]:
     """The steps as the training loop takes them: a call for several batches, from arrays of the host."""
     step = advance(task)
-    parts = (batches[start : start + size] for start in range(0, len(batches), size))
-    groups = [tuple(map(np.stack, zip(*part, strict=True))) for part in parts]
+    groups = list(stacked(batches, size))
 
     @eqx.filter_jit
-    def several(state: eq.TrainState, images: Any, labels: Any) -> eq.TrainState:
+    def several(state: eq.TrainState, images: Any, labels: Any, count: Any) -> eq.TrainState:
         arrays, rest = eqx.partition(state, eqx.is_array)
 
         def one(k: Any, arrays: Any) -> Any:
             return eqx.filter(step(eqx.combine(arrays, rest), images[k], labels[k])[0], eqx.is_array)
 
-        return eqx.combine(jax.lax.fori_loop(0, len(labels), one, arrays), rest)
+        return eqx.combine(jax.lax.fori_loop(0, count, one, arrays), rest)
 
     def run(state: eq.TrainState) -> eq.TrainState:
-        for images, labels in groups:
-            state = several(state, images, labels)
+        for images, labels, count in groups:
+            state = several(state, images, labels, jnp.int32(count))
         return state
 
     return run
