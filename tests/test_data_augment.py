@@ -10,6 +10,7 @@ from eqprop.data import (
     CIFAR_MEAN,
     CIFAR_STD,
     Preprocess,
+    Rows,
     batch_key,
     cifar_preprocess,
     normalise,
@@ -93,6 +94,25 @@ def test_flatten_and_maximum():
     # A configuration file gives lists and whole numbers.
     configured = Preprocess(16, [1], 2, image_shape=[8, 8])
     np.testing.assert_allclose(configured(images), (images / 16 - 1) / 2, rtol=1e-6)
+
+
+def test_images_get_the_channel_that_the_network_was_built_for():
+    images = random_images(6, 8, 7)
+    grey = Preprocess(mean=0.5, std=0.2, crop_padding=2, flip=True, image_shape=(8, 7, 1))  # pyright: ignore
+    without = Preprocess(mean=0.5, std=0.2, crop_padding=2, flip=True, image_shape=(8, 7))  # pyright: ignore
+    for key in (None, jax.random.key(0)):
+        result = grey(images, key=key)
+        assert result.shape == (6, 8, 7, 1)
+        np.testing.assert_array_equal(result[..., 0], without(images, key=key))
+        np.testing.assert_array_equal(grey(jnp.asarray(images)[..., None], key=key), result)
+    with pytest.raises(ValueError, match=r"shape \[8, 7, 1\] \(56 values\), expected \[8, 7, 3\] \(168\)"):
+        Preprocess(image_shape=(8, 7, 3))(images)
+
+
+def test_rows_of_a_file_are_preprocessed_as_the_array_is():
+    images = random_images(9, 8, 7)
+    chosen = np.array([1, 4, 8])
+    np.testing.assert_array_equal(Preprocess()(Rows(images, chosen)), Preprocess()(images[chosen]))
 
 
 def test_a_resumed_run_draws_the_same():

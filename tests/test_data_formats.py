@@ -35,7 +35,7 @@ from eqprop.data import (
 from eqprop.data.cifar import read_batch
 from eqprop.data.pickles import Unknown, read_pickle
 from eqprop.data.source import Download, Layout, Source
-from experiments import data as program
+from eqprop.run import data as program
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -86,7 +86,7 @@ def test_idx_round_trip(tmp_path, loader, folder, packed):
         np.testing.assert_array_equal(dataset.test.images, test_images)
         np.testing.assert_array_equal(dataset.test.labels, test_labels)
         assert dataset.train.images.dtype == np.uint8 and dataset.train.labels.dtype == np.int32
-        assert (dataset.image_shape, dataset.maximum, len(dataset.test)) == ((28, 28), 255, 4)
+        assert (dataset.image_shape, dataset.maximum, len(dataset.test)) == ((28, 28, 1), 255, 4)
         # Checksums are of the unpacked contents, however the file was packed.
         assert dataset.checksums == {name: hashlib.sha256(idx(array)).hexdigest() for name, array in IDX_FILES.items()}
 
@@ -179,7 +179,7 @@ def test_digits():
     dataset = digits()
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert (len(dataset.test), dataset.maximum, dataset.image_shape) == (359, 16, (8, 8))
+    assert (len(dataset.test), dataset.maximum, dataset.image_shape) == (359, 16, (8, 8, 1))
     assert max(dataset.train.images.max(), dataset.test.images.max()) == 16
     # The split is part of every result: pinned.
     assert dataset.test.labels[:8].tolist() == PINNED_DIGITS
@@ -311,21 +311,22 @@ def test_a_whole_archive_is_used_in_place_of_a_folder_that_is_half_unpacked(tmp_
     assert len(dataset.checksums) == 6
 
 
+@pytest.mark.parametrize("coarse", [True, False])
 @pytest.mark.parametrize("binary", [True, False])
-def test_cifar100_round_trip_takes_fine_labels(tmp_path, binary):
+def test_cifar100_round_trip_takes_the_labels_asked_for(tmp_path, binary, coarse):
     arrays = cifar_arrays(1, 100)
     for name, (x, y) in zip(("train", "test"), arrays, strict=True):
-        coarse = y // 5
         if binary:
-            rows = np.concatenate([coarse[:, None], y[:, None], planar(x)], axis=1)
+            rows = np.concatenate([(y // 5)[:, None], y[:, None], planar(x)], axis=1)
             (tmp_path / f"{name}.bin").write_bytes(rows.tobytes())
         else:
-            lists = {"coarse_labels": coarse.tolist(), "fine_labels": y.tolist()}
+            lists = {"coarse_labels": (y // 5).tolist(), "fine_labels": y.tolist()}
             (tmp_path / name).write_bytes(python2_pickle(planar(x), **lists))
-    dataset = cifar100(tmp_path)
+    dataset = cifar100(tmp_path, coarse=coarse)
+    assert (dataset.name, dataset.num_classes) == (("cifar100_coarse", 20) if coarse else ("cifar100", 100))
     for split, (x, y) in zip((dataset.train, dataset.test), arrays, strict=True):
         np.testing.assert_array_equal(split.images, x)
-        np.testing.assert_array_equal(split.labels, y)
+        np.testing.assert_array_equal(split.labels, y // 5 if coarse else y)
 
 
 PLANES = planar(random_images(4, 32, 32, 3))
@@ -560,7 +561,7 @@ def test_missing_files_say_everything(tmp_path, monkeypatch):
         "data_batch_1.bin ... data_batch_5.bin test_batch.bin\n",
         "cifar-10-binary.tar.gz\n",
         "data.root=DIR or EQPROP_DATA=DIR",
-        "`make data DATASET=cifar10`",
+        "`eqprop data cifar10`",
     ):
         assert part in message
     write_cifar10(tmp_path / "mine", "binary", "cifar10")
@@ -621,14 +622,14 @@ def test_download_is_verified_and_tries_every_address(tmp_path, server):
 def test_a_download_with_a_wrong_checksum_is_not_kept(tmp_path, server):
     folder, source = server
     (folder / "a.bin").write_bytes(b"something else")
-    with pytest.raises(FileNotFoundError, match="(?s)gone.bin .*404.*a.bin .*make data DATASET=a"):
+    with pytest.raises(FileNotFoundError, match="(?s)gone.bin .*404.*a.bin .*eqprop data a"):
         download(source, tmp_path / "root")
     assert not list((tmp_path / "root/a").iterdir())
 
 
 def test_without_pooch_the_remedy_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ImportError, match=r"pip install eqprop\[data\]"):
+    with pytest.raises(ImportError, match=r"`pip install pooch`"):
         download(SOURCES["mnist"], tmp_path)
 
 
@@ -639,11 +640,12 @@ def test_the_program_fetches_what_is_missing_and_reports(tmp_path, monkeypatch, 
         asked.append(source.name)
         write_idx(Path(root) / "mnist", packed=True)
 
-    monkeypatch.setattr(program, "download", fetch)
+    # The function of that name hides the module.
+    monkeypatch.setattr(sys.modules["eqprop.data.download"], "download", fetch)
     for _ in range(2):
         program.main(["mnist", "--root", str(tmp_path)])
     assert asked == ["mnist"]
-    assert "train: 7 images [28, 28] in memory, 0 to 1 a class" in capsys.readouterr().out
+    assert "train: 7 images [28, 28, 1] in memory, 0 to 1 a class" in capsys.readouterr().out
     monkeypatch.undo()
     with pytest.raises(SystemExit, match="error: ImageNet 32x32: .*\n.*\n.*\n.*train_data_batch_1"):
         program.main(["imagenet32", "--root", str(tmp_path)])

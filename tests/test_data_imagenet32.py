@@ -242,7 +242,7 @@ def test_a_whole_archive_is_used_in_place_of_a_folder_that_is_half_unpacked(tmp_
 def test_missing_files_name_the_archives(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Imagenet32_train.zip Imagenet32_val.zip") as one:
         imagenet32(tmp_path)
-    assert "https://image-net.org" in str(one.value) and "make data" not in str(one.value)
+    assert "https://image-net.org" in str(one.value) and "eqprop data" not in str(one.value)
     write(tmp_path)
     (tmp_path / "train_data_batch_4").unlink()
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} lacks train_data_batch_4"):

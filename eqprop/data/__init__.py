@@ -1,9 +1,10 @@
 """Data sets as arrays: files to `uint8` images, deterministic batches, on-device preprocessing.
 
 Nothing here knows a network or a training loop, and nothing is downloaded unless `download` is
-called. See `docs/data.md`.
+called or a loader is told to. See `docs/data.md`.
 """
 
+from eqprop.data.arrays import arrays as arrays
 from eqprop.data.augment import (
     CIFAR_MEAN as CIFAR_MEAN,
     CIFAR_STD as CIFAR_STD,
@@ -20,5 +21,12 @@ from eqprop.data.dataset import Dataset as Dataset, Split as Split
 from eqprop.data.digits import digits as digits
 from eqprop.data.download import download as download
 from eqprop.data.imagenet32 import imagenet32 as imagenet32
-from eqprop.data.mnist import fashion_mnist as fashion_mnist, mnist as mnist
+from eqprop.data.mnist import (
+    emnist as emnist,
+    fashion_mnist as fashion_mnist,
+    kmnist as kmnist,
+    mnist as mnist,
+)
+from eqprop.data.rows import Rows as Rows
 from eqprop.data.source import Source as Source
+from eqprop.data.splits import hold_out as hold_out, subset as subset

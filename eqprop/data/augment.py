@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
+from eqprop.data.rows import Rows
+
 # As published for the convolutional networks: deviations 1.5 times those of CIFAR-10's channels.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (1.5 * 0.2023, 1.5 * 0.1994, 1.5 * 0.2010)
@@ -94,7 +96,8 @@ class Preprocess(eqx.Module):
     - `crop_padding`: zeros on each side for the random crop; 0 for none.
     - `flip`: mirror half the images.
     - `noise`: standard deviation of Gaussian noise added to the normalised pixels; 0 for none.
-    - `image_shape`: what the network was built for, `(H, W)` or `(H, W, C)`; checked if given.
+    - `image_shape`: what the network was built for, `(H, W)` or `(H, W, C)`; checked if given. Where it has a channel
+        and images are stored as `[n, H, W]`, they get one.
     - `dtype`: of the result; it stays float32 in 64-bit JAX unless another is asked for.
     """
 
@@ -115,9 +118,15 @@ class Preprocess(eqx.Module):
             raise ValueError(f"crop_padding={self.crop_padding}, noise={self.noise}; give 0 for none, or more")
 
     def __call__(
-        self, images: Shaped[Array | np.ndarray, "n *image"], *, key: PRNGKeyArray | None = None
+        self, images: Shaped[Array | np.ndarray, "n *image"] | Rows, *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n ..."]:
-        """A batch of `uint8` images as floats; without a key, as for evaluation, not augmented."""
+        """A batch of `uint8` images as floats; without a key, as for evaluation, not augmented.
+
+        **Raises:** `ValueError` if the images are not `uint8` or do not have the shape that was given.
+        """
+        images = np.asarray(images) if isinstance(images, Rows) else images
+        if self.image_shape is not None and len(self.image_shape) == 3 and images.ndim == 3:
+            images = images[..., None]
         shape = images.shape[1:]
         if images.dtype != jnp.uint8:
             raise ValueError(f"images are {images.dtype}; give the uint8 pixels as loaded")

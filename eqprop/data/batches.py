@@ -71,8 +71,9 @@ class Batches:
         if not 0 <= start <= len(self):
             raise ValueError(f"start={start} in an epoch of {len(self)} batches")
         order = self.order(epoch)
-        # A plain view: indexing an `np.memmap` costs more and returns one for no purpose.
-        images, labels = np.asarray(self.split.images), self.split.labels
+        images, labels = self.split.images, self.split.labels
+        if isinstance(images, np.memmap):
+            images = np.asarray(images)  # a plain view: indexing a mapped array costs more, for no purpose
         for step in range(start, len(self)):
             chosen = np.sort(order[step * self.batch_size : (step + 1) * self.batch_size])
             yield Batch(images[chosen], labels[chosen].astype(np.int32))

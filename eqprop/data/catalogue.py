@@ -1,8 +1,10 @@
 """The data sets that need files: names, layouts, addresses and published checksums.
 
 MD5 sums are those published by the authors: CIFAR on https://www.cs.toronto.edu/~kriz/cifar.html,
-Fashion-MNIST on https://github.com/zalandoresearch/fashion-mnist; MNIST's are torchvision's.
+Fashion-MNIST on https://github.com/zalandoresearch/fashion-mnist; those of MNIST, KMNIST and EMNIST are torchvision's.
 """
+
+import string
 
 from eqprop.data.source import Download, Layout, Source
 
@@ -67,6 +69,60 @@ FASHION_MNIST = Source(
     },
 )
 
+KMNIST = Source(
+    "kmnist",
+    "KMNIST",
+    ("kmnist", "KMNIST/raw", "KMNIST"),
+    train=(_IDX_TRAIN,),
+    test=(_IDX_TEST,),
+    downloads=_idx_downloads(
+        (
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ),
+        "https://codh.rois.ac.jp/kmnist/dataset/kmnist",
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist",
+    ),
+)
+
+
+def _emnist(split: str) -> Source:
+    def layout(part: str) -> tuple[Layout, ...]:
+        kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+        return (Layout(tuple(f"emnist-{split}-{part}-{kind}" for kind in kinds), "gzip.zip"),)
+
+    return Source(
+        "emnist",
+        "EMNIST",
+        ("emnist", "EMNIST/raw", "EMNIST", "gzip", "emnist/gzip"),
+        train=layout("train"),
+        test=layout("test"),
+        downloads=(
+            Download(
+                "gzip.zip",
+                "58c8d27c78d21e728a6bc7b3cc06412e",
+                ("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",),
+            ),
+        ),
+    )
+
+
+_DIGITS, _CAPITALS = string.digits, string.ascii_uppercase
+# Small letters that look like their capitals are one class with them.
+_MERGED = _DIGITS + _CAPITALS + "abdefghnqrt"
+EMNIST_CLASSES = {
+    "balanced": _MERGED,
+    "byclass": _DIGITS + _CAPITALS + string.ascii_lowercase,
+    "bymerge": _MERGED,
+    "digits": _DIGITS,
+    "letters": string.ascii_lowercase,
+    "mnist": _DIGITS,
+}
+"""The splits of EMNIST and the characters of their classes, in order."""
+EMNIST = {split: _emnist(split) for split in EMNIST_CLASSES}
+
 _BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 CIFAR10 = Source(
     "cifar10",
@@ -109,4 +165,6 @@ IMAGENET32 = Source(
     ),
 )
 
-SOURCES = {source.name: source for source in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100, IMAGENET32)}
+# All splits of EMNIST are in one archive: any of them fetches it.
+_ALL = (MNIST, FASHION_MNIST, KMNIST, EMNIST["balanced"], CIFAR10, CIFAR100, IMAGENET32)
+SOURCES = {source.name: source for source in _ALL}

@@ -3,12 +3,16 @@
 A. Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import UInt8
 
 from eqprop.data.catalogue import CIFAR10, CIFAR100
 from eqprop.data.dataset import Dataset, Split, check_labels, join
-from eqprop.data.files import Root, contents, damaged, sha256, unfit
+from eqprop.data.download import fetched
+from eqprop.data.faults import damaged, unfit
+from eqprop.data.files import Root, contents, sha256
 from eqprop.data.pickles import Unknown, read_pickle
 from eqprop.data.source import Found, Source, find
 
@@ -20,18 +24,27 @@ def channels_last(planes: UInt8[np.ndarray, "n 3072"]) -> UInt8[np.ndarray, "n 3
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def read_binary(data: bytes, num_classes: int, source: str) -> Split:
+class Labels(NamedTuple):
+    """Where labels stand: under `key` in a pickle, in byte `column` of the `width` bytes before an image."""
+
+    key: str
+    num_classes: int
+    column: int = 0
+    width: int = 1
+
+
+def read_binary(data: bytes, labels: Labels, source: str) -> Split:
     """Decode records of one label byte (CIFAR-100: coarse, then fine) and 3072 pixel bytes.
 
     **Raises:** `ValueError` naming `source` on a partial record or a label out of range.
     """
-    head = 2 if num_classes == 100 else 1
-    if not data or len(data) % (head + _PIXELS):
-        raise damaged(source, f"{len(data)} bytes, expected records of {head + _PIXELS}")
-    records = np.frombuffer(data, np.uint8).reshape(-1, head + _PIXELS)
-    labels = records[:, head - 1].astype(np.int32)
-    check_labels(labels, num_classes, source)
-    return Split(channels_last(records[:, head:]), labels, source)
+    size = labels.width + _PIXELS
+    if not data or len(data) % size:
+        raise damaged(source, f"{len(data)} bytes, expected records of {size}")
+    records = np.frombuffer(data, np.uint8).reshape(-1, size)
+    numbers = records[:, labels.column].astype(np.int32)
+    check_labels(numbers, labels.num_classes, source)
+    return Split(channels_last(records[:, labels.width :]), numbers, source)
 
 
 def read_batch(batch: dict[str, object], key: str, source: str) -> Split:
@@ -62,23 +75,34 @@ def read_batch(batch: dict[str, object], key: str, source: str) -> Split:
     return Split(channels_last(data), labels.astype(np.int32), source)
 
 
-def cifar10(root: Root = None) -> Dataset:
+def cifar10(root: Root = None, *, download: bool = False) -> Dataset:
     """CIFAR-10: 50,000 and 10,000 colour images of 32x32 in ten classes.
 
-    **Raises:** `FileNotFoundError` saying where to put the files; `ValueError` on damaged ones.
-    """
-    return _cifar(CIFAR10, "labels", 10, root=root)
+    **Arguments:**
 
-
-def cifar100(root: Root = None) -> Dataset:
-    """CIFAR-100 with its fine labels: 50,000 and 10,000 colour images of 32x32.
+    - `root`: the folder with the files, or one that contains it; by default EQPROP_DATA, then the cache folder.
+    - `download`: fetch the files if they are not there.
 
     **Raises:** `FileNotFoundError` saying where to put the files; `ValueError` on damaged ones.
     """
-    return _cifar(CIFAR100, "fine_labels", 100, root=root)
+    return _cifar(CIFAR10, Labels("labels", 10), root, download)
 
 
-def _cifar(source: Source, key: str, num_classes: int, *, root: Root) -> Dataset:
+def cifar100(root: Root = None, *, coarse: bool = False, download: bool = False) -> Dataset:
+    """CIFAR-100: 50,000 and 10,000 colour images of 32x32 in a hundred classes, or in their twenty superclasses.
+
+    **Arguments:**
+
+    - `root`, `download`: as for `cifar10`.
+    - `coarse`: label by superclass; the data set is then called `cifar100_coarse`.
+
+    **Raises:** `FileNotFoundError` saying where to put the files; `ValueError` on damaged ones.
+    """
+    labels = Labels("coarse_labels", 20, 0, 2) if coarse else Labels("fine_labels", 100, 1, 2)
+    return _cifar(CIFAR100, labels, root, download, name="cifar100_coarse" if coarse else "")
+
+
+def _cifar(source: Source, labels: Labels, root: Root, download: bool, *, name: str = "") -> Dataset:
     checksums: dict[str, str] = {}
 
     def split(found: Found) -> Split:
@@ -88,10 +112,10 @@ def _cifar(source: Source, key: str, num_classes: int, *, root: Root) -> Dataset
         def decode(name: str, data: bytes, file: str) -> Split:
             # Records start with a label, CIFAR-100's with one of 20 coarse ones; no pickle starts below a space.
             if data[:1] < b" ":
-                part = read_binary(data, num_classes, file)
+                part = read_binary(data, labels, file)
             else:
-                part = read_batch(read_pickle(data, file), key, file)
-                check_labels(part.labels, num_classes, file)
+                part = read_batch(read_pickle(data, file), labels.key, file)
+                check_labels(part.labels, labels.num_classes, file)
             # The batches have equal length: one cut at the end of a record would go unseen.
             if parts and len(part) != len(parts[0]):
                 raise damaged(file, f"{len(part)} images, {len(parts[0])} in the file before it")
@@ -103,5 +127,8 @@ def _cifar(source: Source, key: str, num_classes: int, *, root: Root) -> Dataset
         checksums.update(digests)
         return join(parts, str(found.place))
 
-    train, test = (find(source, layouts, root, split) for layouts in (source.train, source.test))
-    return Dataset(source.name, train, test, num_classes=num_classes, checksums=checksums)
+    def load() -> Dataset:
+        train, test = (find(source, layouts, root, split) for layouts in (source.train, source.test))
+        return Dataset(name or source.name, train, test, num_classes=labels.num_classes, checksums=checksums)
+
+    return fetched(source, root, load, download)

@@ -12,7 +12,8 @@ import numpy as np
 
 from eqprop.data.batches import permutation
 from eqprop.data.dataset import Dataset, Split
-from eqprop.data.files import damaged, sha256
+from eqprop.data.faults import damaged
+from eqprop.data.files import sha256
 
 _FILE = "digits.npz"
 _SHA256 = "56691635b5c95f315ed55907c4fe83309809b3b822ee0b8d68e84bba3ffd4ca3"

@@ -2,10 +2,14 @@
 over a network."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from eqprop.data.files import Root
 from eqprop.data.source import Download, Source, destination, missing
+
+_T = TypeVar("_T")
 
 
 def download(source: Source, root: Root = None) -> Path:
@@ -31,12 +35,26 @@ def download(source: Source, root: Root = None) -> Path:
     return folder
 
 
+def fetched(source: Source, root: Root, load: Callable[[], _T], wanted: bool) -> _T:
+    """What `load` makes of the files; if they are absent and a download is `wanted`, they are fetched first.
+
+    **Raises:** the `FileNotFoundError` of `load` if no download is wanted; what `download` and `load` raise.
+    """
+    try:
+        return load()
+    except FileNotFoundError:
+        if not wanted:
+            raise
+    download(source, root)
+    return load()
+
+
 def _fetch(item: Download, folder: Path) -> str:
     """Try each address; return an empty string, or why none of them served."""
     try:
         pooch = importlib.import_module("pooch")
     except ImportError as error:
-        raise ImportError("downloads need pooch: `pip install eqprop[data]`") from error
+        raise ImportError("downloads need pooch: `pip install pooch`") from error
     reasons = []
     for url in item.urls:
         try:

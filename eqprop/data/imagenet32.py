@@ -18,7 +18,9 @@ from eqprop.data import memmap
 from eqprop.data.catalogue import IMAGENET32
 from eqprop.data.cifar import read_batch
 from eqprop.data.dataset import Dataset, Split
-from eqprop.data.files import ZIP, Root, contents, damaged, first_whole, sha256, unfit
+from eqprop.data.faults import damaged, unfit
+from eqprop.data.files import Root, contents, first_whole, sha256
+from eqprop.data.packing import ZIP
 from eqprop.data.pickles import read_pickle
 from eqprop.data.source import Found, bases, cache_folder, missing, search
 

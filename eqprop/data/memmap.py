@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 from eqprop.data.dataset import Split
-from eqprop.data.files import damaged, file_digest
+from eqprop.data.faults import damaged
+from eqprop.data.files import file_digest
 
 _MANIFEST = "manifest.json"
 # Files up to this size are hashed whenever they are opened: a tenth of a second at most.

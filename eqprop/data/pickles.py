@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from eqprop.data.files import damaged, unfit
+from eqprop.data.faults import damaged, unfit
 
 
 class _Inert:

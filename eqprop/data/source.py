@@ -6,7 +6,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from eqprop.data.files import Root, archives, candidates, first_whole
+import platformdirs
+
+from eqprop.data.files import Root, archives, candidates, first_whole, similar
 
 ENVIRONMENT = "EQPROP_DATA"
 _T = TypeVar("_T")
@@ -68,8 +70,8 @@ class Found(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/eqprop`, by default `~/.cache/eqprop`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eqprop"
+    """Where the operating system keeps caches: on Linux `$XDG_CACHE_HOME/eqprop`, by default `~/.cache/eqprop`."""
+    return Path(platformdirs.user_cache_dir("eqprop", appauthor=False))
 
 
 def bases(source: Source, root: Root = None) -> list[Path]:
@@ -123,12 +125,12 @@ def missing(source: Source, root: Root = None, reason: str = "") -> FileNotFound
     archives = [dict.fromkeys((a.archive, b.archive)) for a, b in pairs if a.archive]
     ways = [_shorten(a.files) + _shorten(b.files) for a, b in pairs] + list(map(list, archives))
     fetch = (
-        f"or download them with `make data DATASET={source.name}`"
+        f"or download them: `eqprop data {source.name}`, or the loader with download=True"
         if source.downloads
         else f"there is no download: {source.advice}"
     )
     lines = [
-        f"{source.title}: files not found. {reason}".rstrip(),
+        " ".join(filter(None, [f"{source.title}: files not found.", reason, _near(source, root)])),
         f"  looked in: {', '.join(map(str, bases(source, root)))}",
         f"  put one of these sets into {destination(source, root)} (files may be .gz):",
         *(f"    {' '.join(way)}" for way in ways),
@@ -136,6 +138,15 @@ def missing(source: Source, root: Root = None, reason: str = "") -> FileNotFound
         f"  {fetch}",
     ]
     return FileNotFoundError("\n".join(lines))
+
+
+def _near(source: Source, root: Root) -> str:
+    """What the folders looked in have under a name that is almost one of those expected."""
+    layouts = (*source.train, *source.test)
+    names = [name for layout in layouts for name in (*layout.files, *filter(None, [layout.archive]))]
+    folders = [folder for base in bases(source, root) for folder in (*(base / name for name in source.folders), base)]
+    found = [f"{folder} has {entry}." for folder in folders for entry in similar(folder, names)]
+    return " ".join(found[:3])
 
 
 def _shorten(names: tuple[str, ...]) -> list[str]:
