@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from eqprop import metrics as metrics, plot as plot, substrate as substrate
 from eqprop._blocks import Blocks as Blocks
 from eqprop._motion import STATUS as STATUS
+from eqprop._numerics import NUMERICS as NUMERICS
 from eqprop._solution import RESULTS as RESULTS, Solution as Solution, worst as worst
 from eqprop.activation import (
     dsilu as dsilu,

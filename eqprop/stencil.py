@@ -68,8 +68,8 @@ def centred(beta: Strength) -> Stencil:
     return _real("beta", beta, [1.0, -1.0], [0.5, -0.5])
 
 
-def cauchy(radius: Strength, num_points: int, *, on_axis: bool = False) -> Stencil:
-    """The trapezoidal rule for Cauchy's integral on the circle of that radius:
+def cauchy(beta: Strength, num_points: int, *, on_axis: bool = False) -> Stencil:
+    """The trapezoidal rule for Cauchy's integral on the circle of radius `r = beta`:
 
         g′(0) = 1/(2πi) ∮ g(β)/β² dβ ≈ (1/N) Σₖ g(βₖ)/βₖ,      βₖ = r e^{iπ(2k+1)/N}.
 
@@ -78,7 +78,7 @@ def cauchy(radius: Strength, num_points: int, *, on_axis: bool = False) -> Stenc
     the fixed point meet, and `N/2` complex nodes cost `N` real relaxations. One and two points on the axis are the
     real nudges `one_sided` and `centred`. Holomorphic equilibrium propagation, Laborieux & Zenke (NeurIPS 2022).
 
-    **Raises:** `ValueError` if `num_points < 1`, or the radius is known to be zero, not finite, or so small that its
+    **Raises:** `ValueError` if `num_points < 1`, or `beta` is known to be zero, not finite, or so small that its
     inverse is not.
     """
     if num_points < 1:
@@ -87,13 +87,13 @@ def cauchy(radius: Strength, num_points: int, *, on_axis: bool = False) -> Stenc
             "2 is the centred difference, 4 or 6 removes nearly all bias of the finite nudge."
         )
     if num_points == 1 or (on_axis and num_points == 2):
-        return one_sided(radius) if num_points == 1 else centred(radius)
-    _check_strength("radius", radius)
+        return one_sided(beta) if num_points == 1 else centred(beta)
+    _check_strength("beta", beta)
     # In half steps from the positive axis; conjugates of those above the axis are left out.
     halves = range(0 if on_axis else 1, num_points + 1, 2)
     phases = [-1.0 if half == num_points else cmath.exp(1j * math.pi * half / num_points) for half in halves]
     counts = [1.0 if half in (0, num_points) else 2.0 for half in halves]
-    scale = jnp.asarray(radius, float).astype(complex)  # a traced radius or a NumPy number serves as well
+    scale = jnp.asarray(beta, float).astype(complex)  # a traced strength or a NumPy number serves as well
     weights = [count / (num_points * phase) for count, phase in zip(counts, phases, strict=True)]
     return Stencil(scale * jnp.asarray(phases, complex), jnp.asarray(weights, complex) / scale, num_points)
 
@@ -107,7 +107,7 @@ def chebyshev(beta: Strength, num_points: int) -> Stencil:
     devices that cannot be nudged in the complex plane. `β Σ |wⱼ| = K`, the least of all real nodes within `± β`
     (Bernstein's inequality): noise grows with the order, as it does not on a circle. Two points are `centred`.
 
-    **Raises:** `ValueError` if `num_points` is odd or below two, or for `beta` as `cauchy` for its radius.
+    **Raises:** `ValueError` if `num_points` is odd or below two, or for `beta` as `cauchy`.
     """
     if num_points < 2 or num_points % 2:
         raise ValueError(f"num_points is {num_points}; expected an even number, as odd ones nudge by 0.")

@@ -154,7 +154,7 @@ def test_the_longest_step(spread):
         (lambda share: DeviceFlow(settle=100.0, dt=2 * tau * share, dynamics=dynamics), "Lower dt"),
         (lambda share: LockIn(beta=0.1, period=share * period, motion=dynamics), "Raise steps_per_period"),
         (
-            lambda share: eqprop.OscillatingNudge(radius=0.1, period=share * period, motion=dynamics),
+            lambda share: eqprop.OscillatingNudge(beta=0.1, period=share * period, motion=dynamics),
             "Raise steps_per_period",
         ),
     ):
@@ -298,7 +298,7 @@ def test_noise_reaches_the_oscillating_estimators(getkey):
     """The flow of a substrate becomes theirs; their noise is that of the mean over the readings, and needs a key."""
     p = problem("asymmetric")
     device = Substrate(chip=3, flow=DeviceFlow(dynamics=Dynamics(WhiteNoise(0.05))))
-    oscillating = eqprop.OscillatingNudge(radius=0.3, period=20.0, warmup=1, samples=40, steps_per_period=200)
+    oscillating = eqprop.OscillatingNudge(beta=0.3, period=20.0, warmup=1, samples=40, steps_per_period=200)
     x, y = p.x[0], p.y[0]
     free = SETTLE(p.model.network.at(x).drift, p.model.network.at(x).initial_state())
 
@@ -337,7 +337,7 @@ def test_what_a_lock_in_refuses(change, message):
     "make",
     [
         lambda q: LockIn(beta=q),
-        lambda q: eqprop.OscillatingNudge(radius=q),
+        lambda q: eqprop.OscillatingNudge(beta=q),
         lambda q: LockIn(beta=0.1, motion=Dynamics(WhiteNoise(q), Flicker(q), TimeConstants(q))),
         lambda q: [Mismatch(q), ReadoutNoise(q), PhaseOffset(q), MirrorGain(q, q)],
         lambda q: Mismatch(q, law="gaussian").note(),

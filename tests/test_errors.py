@@ -136,10 +136,10 @@ REFUSED = {
         "Rectified is not holomorphic",
     ),
     "turning nudge": (
-        lambda: OscillatingNudge(radius=0.1).check(Rectified(weights=jnp.eye(4))),
+        lambda: OscillatingNudge(beta=0.1).check(Rectified(weights=jnp.eye(4))),
         "nudges off the real axis, but Rectified is not holomorphic. Nudge it by FiniteNudge",
     ),
-    "oscillation": (lambda: OscillatingNudge(radius=0.1, samples=2), "samples is 2; expected a number of at least 3"),
+    "oscillation": (lambda: OscillatingNudge(beta=0.1, samples=2), "samples is 2; expected a number of at least 3"),
     "no energy": (
         lambda: ContrastiveHebbian(stencil=CIRCLE, relaxation=PICARD).check(chain(0.0, key=KEY)),
         "contrasts energies, but DenseNetwork has none. Use FiniteNudge, or an energy network",

@@ -188,7 +188,7 @@ ODE_TOL = 1e-7
 
 @eqx.filter_jit
 def _oscillate(p, period, turns):
-    estimator = OscillatingNudge(radius=0.1, period=period, warmup=turns, steps_per_period=int(20 * period))
+    estimator = OscillatingNudge(beta=0.1, period=period, warmup=turns, steps_per_period=int(20 * period))
     start = eqx.filter_vmap(lambda x: p.model.network.at(x).initial_state())(p.x)
     solution = eqprop.Solution(start, jnp.zeros(()), jnp.zeros((), int), eqprop.RESULTS.successful)
     return eqx.filter_vmap(

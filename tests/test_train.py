@@ -526,7 +526,7 @@ def test_alignment(name, aligned):
 def test_an_estimator_without_a_free_phase_trains():
     """`OscillatingNudge` starts from rest: no free steps are spent, and the gradient is near RBP's at long periods."""
     p = problem("symmetric")
-    estimator = OscillatingNudge(radius=0.1, period=100.0, warmup=1)
+    estimator = OscillatingNudge(beta=0.1, period=100.0, warmup=1)
     results = {}
     for name, e in {"turning": estimator, "rbp": RecurrentBackprop(relaxation=RELAX)}.items():
         trainer = Trainer(RELAX, e, optax.sgd(1.0))

@@ -117,7 +117,7 @@ class OscillatingNudge(AbstractWaveform):
     Laborieux & Zenke (ICLR 2024), "continuous time".
     """
 
-    radius: float | Float[Array, ""]
+    beta: float | Float[Array, ""]
     period: float = 60.0
     warmup: int = 2
     cycles: int = 1
@@ -130,9 +130,7 @@ class OscillatingNudge(AbstractWaveform):
     motion: AbstractMotion = eqx.field(default_factory=Motion)
 
     def __check_init__(self):
-        check_fields(
-            self, {"radius": (self.radius != 0, "other than 0"), "samples": (self.samples >= 3, "of at least 3")}
-        )
+        check_fields(self, {"beta": (self.beta != 0, "other than 0"), "samples": (self.samples >= 3, "of at least 3")})
 
     @property
     def complex_nudges(self) -> bool:
@@ -146,10 +144,10 @@ class OscillatingNudge(AbstractWaveform):
         require_holomorphic(self, network)
 
     def nudge(self, angle: Float[Array, ""]) -> Inexact[Array, ""]:
-        return self.radius * _turned(angle)
+        return self.beta * _turned(angle)
 
     def demodulation(self, angle: Float[Array, " times"]) -> tuple[Array, Array]:
-        return jnp.ones_like(angle), _turned(-angle) / self.radius
+        return jnp.ones_like(angle), _turned(-angle) / self.beta
 
 
 def _turned(angle: Float[Array, "..."]) -> Inexact[Array, "..."]:
