@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from jax.experimental.compilation_cache import compilation_cache
 from omegaconf import DictConfig
 
 from eqprop.data import Dataset, Split
-from experiments.cli import CONFIGS
+from eqprop.run.compose import CONFIGS, compose
 
 ROOT = CONFIGS.parent
 
@@ -24,6 +23,7 @@ TINY = [
     "network.sizes=[64,12,10]",
     "epochs=2",
     "batch_size=300",
+    "data.validation=200",
     "evaluation.batch_size=360",
     "evaluation.alignment_examples=10",
     "estimator=rbp",
@@ -36,8 +36,7 @@ STEPS, PER_EPOCH = 8, 4
 
 def configuration(*overrides: str, name: str = "train") -> DictConfig:
     """The configuration of a command line."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(name, list(overrides))
+    return compose(overrides, name)
 
 
 def tiny(folder: Path, *overrides: str) -> DictConfig:
@@ -45,9 +44,9 @@ def tiny(folder: Path, *overrides: str) -> DictConfig:
     return configuration(*TINY, f"run.dir='{folder}'", *overrides)
 
 
-def command(*arguments: str, module: str = "experiments.train") -> list[str]:
+def command(*arguments: str, name: str = "train") -> list[str]:
     """A command line that the shell would run."""
-    return [sys.executable, "-m", module, *arguments]
+    return [sys.executable, "-m", "eqprop", name, *arguments]
 
 
 def start(words: list[str], cache: Path, **options: Any) -> subprocess.Popen:
@@ -58,7 +57,8 @@ def start(words: list[str], cache: Path, **options: Any) -> subprocess.Popen:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return subprocess.Popen(words, env={**os.environ, **settings}, **options)
+    environment = {**os.environ, **options.pop("env", {}), **settings}
+    return subprocess.Popen(words, env=environment, **options)
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:

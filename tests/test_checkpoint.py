@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoint
-from experiments.checkpoint import DamagedCheckpoint, load, save, write_atomically
+from eqprop.run import checkpoint
+from eqprop.run.checkpoint import DamagedCheckpoint, load, save, write_atomically
 
 
 def tree(key=0):

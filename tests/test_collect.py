@@ -9,8 +9,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import collect
-from experiments.collect import differing, group, load, table
+from eqprop.run import collect
+from eqprop.run.collect import differing, group, load, table
 
 CONFIG = {
     "seed": 0,

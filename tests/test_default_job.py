@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.train import run
+from eqprop.run.train import run
 from runs import as_users_run, configuration
 
 

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from experiments.paper.drawing import Arguments, Entry, Missing
+from experiments.paper.study import SCALES, Record
 
 from experiments.paper import (
     angles,
@@ -18,8 +20,6 @@ from experiments.paper import (
     settling,
     trained,
 )
-from experiments.paper.drawing import Arguments, Entry, Missing
-from experiments.paper.study import SCALES, Record
 from runs import configuration
 
 CURVES = {

@@ -5,17 +5,17 @@ import json
 import re
 
 import pytest
-from omegaconf import OmegaConf
-
-from eqprop.data import Split, digits
-from experiments import train
-from experiments.build import _held_out, _subset, build
-from experiments.loop import Unsettled
-from experiments.paper import ablations, best, study, table1, table2
 from experiments.paper.published import Published, table1_error, table2_accuracy
 from experiments.paper.study import NOT_RUN, SCALES, Job, Record, as_curves, as_rows, configuration, load_study
 from experiments.paper.tables import Entry, Row, accuracy, cell, check_one_scale, error, markdown, provenance, write_csv
-from experiments.record import run_path, settings
+from omegaconf import OmegaConf
+
+from eqprop.data import Split, digits
+from eqprop.run import train
+from eqprop.run.build import _held_out, _subset, build
+from eqprop.run.loop import Unsettled
+from eqprop.run.record import run_path, settings
+from experiments.paper import ablations, best, study, table1, table2
 from runs import ROOT, TINY, as_users_run
 
 STUDIES = (table1, table2, ablations, best)

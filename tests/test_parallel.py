@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
-RUN = [sys.executable, "-m", "experiments.train", "epochs=1", "batch_size=40", "runtime.x64=true"]
+RUN = [sys.executable, "-m", "eqprop", "train", "epochs=1", "batch_size=40", "runtime.x64=true"]
 SMALL = [
     "network.sizes=[64,24,16]",
     "evaluation.alignment_examples=8",
     "estimator=tangent",
     "data.load.test_fraction=0.9",
+    "data.validation=20",
 ]
 # Sums over examples are split among devices: their order, and so the last bits, differ.
 ROUNDING = 1e-10

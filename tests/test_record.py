@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from experiments import figures, record
-from experiments.record import RunFolder, read_metrics, read_summary, to_json
-from experiments.train import run
+from eqprop.run import curve, record
+from eqprop.run.record import RunFolder, read_metrics, read_summary, to_json
+from eqprop.run.train import run
 from runs import tiny
 
 NAN, INF = math.nan, math.inf
@@ -57,6 +57,6 @@ def test_a_finished_run_with_undefined_numbers_is_drawn_and_shown_again(tmp_path
         numbers = ("test_accuracy", "test_loss", "unsettled_fraction", "test_unsettled_fraction", "bounded_fraction")
         asymmetry = {"functional_asymmetry": {"start": NAN, "end": NAN}}
         folder.write_json(record.SUMMARY, {**dict.fromkeys(numbers, NAN), **asymmetry, "seconds": 1.0})
-    assert figures.learning_curve(tmp_path) is not None
+    assert curve.learning_curve(tmp_path) is not None
     run(cfg)
     assert "functional asymmetry     nan at the start, nan at the end" in capsys.readouterr().out

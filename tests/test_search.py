@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa:
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
-from experiments import search  # noqa: E402
-from experiments.cli import UsageError  # noqa: E402
+from eqprop.run import search  # noqa: E402
+from eqprop.run.errors import UsageError  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -35,8 +35,8 @@ def at_rate(cfg, logger):
     """Accuracy is best at a learning rate of 0.01."""
     accuracy = 1 - abs(cfg.optimiser.learning_rate - 0.01)
     for epoch in range(1, 5):
-        logger.log(epoch, {"loss": 1.0, "test_accuracy": [accuracy, accuracy]})
-    return {"test_accuracy": accuracy}
+        logger.log(epoch, {"loss": 1.0, "validation_accuracy": [accuracy, accuracy]})
+    return {"validation_accuracy": accuracy, "test_accuracy": 1 - accuracy}
 
 
 SPACE = "optimiser.learning_rate=tag(log,interval(1e-4,1e-1))"
@@ -69,7 +69,7 @@ def test_an_interrupted_trial_is_taken_up_again(tmp_path, monkeypatch):
         (folder / "config.yaml").write_text("epochs: 3\n")
         raise KeyboardInterrupt
 
-    from experiments.record import run_path as search_path
+    from eqprop.run.record import run_path as search_path
 
     monkeypatch.setattr(search, "run", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from experiments.paper.study import RESULTS, configuration
 from hydra.utils import instantiate
 
-from experiments.paper.study import RESULTS, configuration
 from experiments.substrate import mismatch, page
 
 FOLDER = RESULTS / "substrate"

@@ -1,20 +1,21 @@
 """Sweeps: a job that fails or is killed costs only itself, and the same command does what is left."""
 
-import fcntl
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
-from experiments import collect, sweep
-from experiments.cli import CONFIGS
-from experiments.loop import Interrupted, Unsettled
+from eqprop.run import collect, frame, sweep
+from eqprop.run.compose import CONFIGS
+from eqprop.run.errors import Interrupted, Unsettled
 from runs import TINY, command, configuration, finish, programs_folder, start
 
 HERE = Path(__file__).parent
@@ -42,8 +43,7 @@ def test_a_failing_job_costs_only_itself(swept):
     rows = collect.load(root)
     assert [(row["status"], row["nudged.tol"]) for row in rows] == [("finished", 1e-4)] * 2
     assert sorted(row["seed"] for row in rows) == [0, 1]
-    (row,) = collect.group(rows, collect.differing(rows))
-    assert row["runs"] == 2
+    assert list(frame.grouped(pd.DataFrame(rows), collect.differing(rows))["runs"]) == [2]
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_an_error_becomes_a_line(error, line, capsys):
 
 def test_a_mistake_in_the_program_keeps_its_traceback(capsys):
     with pytest.raises(CompactHydraException, match="ZeroDivisionError: division by zero"):
-        sweep.job(configuration(), lambda cfg: {"test_accuracy": 1 / 0})
+        sweep.job(configuration(), lambda cfg: 1 / 0)
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -151,8 +151,8 @@ def own_process(monkeypatch):
     yield
     if cores is not None:
         os.sched_setaffinity(0, cores)
-    for file in sweep._held:
-        file.close()
+    for lock in sweep._held:
+        lock.release()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cores are shared on Linux only")
@@ -160,8 +160,7 @@ def test_a_slot_is_one_place_and_its_share(tmp_path, own_process):
     cores = sorted(os.sched_getaffinity(0))
     folder = tmp_path / ".slots"
     folder.mkdir()
-    with open(folder / f"{sweep.socket.gethostname()}-0", "w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)  # another process has the first place
+    with FileLock(folder / f"{sweep.socket.gethostname()}-0"):  # another process has the first place
         sweep.take_slot(tmp_path, 2)
         sweep.take_slot(tmp_path, 2)  # a process needs no second one
     assert len(sweep._held) == 1

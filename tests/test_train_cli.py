@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import audit, checkpoint, figures, loop, record
-from experiments.checkpoint import DamagedCheckpoint
-from experiments.loop import Interrupted, Unsettled
-from experiments.train import run
+from eqprop.run import audit, checkpoint, curve, loop, record
+from eqprop.run.checkpoint import DamagedCheckpoint
+from eqprop.run.errors import Interrupted, Unsettled
+from eqprop.run.train import run
 from runs import (
     PER_EPOCH,
     STEPS,
@@ -37,7 +37,7 @@ EACH_STEP = "run.checkpoint_minutes=0"
 
 SABOTAGE = """
 import os, signal, sys
-from experiments import checkpoint, loop, train
+from eqprop.run import checkpoint, cli, loop
 
 kind, at = sys.argv.pop(1), int(sys.argv.pop(1))
 calls = 0
@@ -64,7 +64,7 @@ elif kind == "SIGKILL while writing":
 else:
     number = getattr(signal, kind)
     loop.batch_key = before(loop.batch_key, lambda *ignored: os.kill(os.getpid(), number))
-train.main()
+cli.main(["train", *sys.argv[1:]])
 """
 """Start a training that meets a mishap at its nth save or step."""
 
@@ -95,7 +95,13 @@ def broken(tmp_path_factory, cache, whole):
     folder = tmp_path_factory.mktemp("runs") / "broken"
     arguments = [*TINY, EACH_STEP, f"run.dir={folder}"]
     stages = {}
-    mishaps = [("SIGKILL before naming", 2), ("SIGKILL while writing", 2), ("SIGTERM", 1), ("SIGUSR1", 2)]
+    mishaps = [
+        ("SIGKILL before naming", 2),
+        ("SIGKILL while writing", 2),
+        ("SIGTERM", 1),
+        ("SIGUSR1", 2),
+        ("SIGINT", 1),
+    ]
     for kind, at in mishaps:
         process = start([sys.executable, "-c", SABOTAGE, kind, str(at), *arguments], cache)
         stages[kind] = (*finish(process), sorted(path.name for path in (folder / "checkpoints").iterdir()))
@@ -129,7 +135,8 @@ def test_a_run_leaves_its_records(whole):
     assert f"{summary['test_accuracy']:.2%}" in output
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in records] == [0, 1, 2]
-    assert records[-1]["test_accuracy"] == summary["test_accuracy"]
+    assert records[-1]["validation_accuracy"] == summary["validation_accuracy"]
+    assert not [name for entry in records for name in entry if name.startswith("test_")]  # measured once, at the end
     saved = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     assert saved == record.settings(tiny(folder))
     environment = json.loads((folder / "environment.json").read_text())
@@ -156,7 +163,7 @@ def test_a_folder_is_named_by_the_configuration(tmp_path):
 
 def test_a_finished_run_is_not_run_again(whole, capsys, monkeypatch):
     folder, *_ = whole
-    monkeypatch.setattr("experiments.build.build", None)  # nothing is built, no data read
+    monkeypatch.setattr("eqprop.run.build.build", None)  # nothing is built, no data read
     summary = run(tiny(folder))
     assert "is finished already; run.overwrite=true starts it again" in capsys.readouterr().out
     assert summary == json.loads((folder / "summary.json").read_text())
@@ -190,7 +197,7 @@ def test_overwriting_starts_again(whole, tmp_path):
 
 def test_a_missing_matplotlib_costs_only_the_picture(whole, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert figures.learning_curve(whole[0]) is None
+    assert curve.learning_curve(whole[0]) is None
     assert "pip install matplotlib" in capsys.readouterr().err
 
 
@@ -220,7 +227,7 @@ def test_a_kill_inside_a_save_leaves_the_one_before(broken):
     assert "resuming" in stages["SIGKILL while writing"][1] and "batch 2" in stages["SIGKILL while writing"][1]
 
 
-@pytest.mark.parametrize("kind, code, last", [("SIGTERM", 143, 3), ("SIGUSR1", 0, 5)])
+@pytest.mark.parametrize("kind, code, last", [("SIGTERM", 143, 3), ("SIGUSR1", 0, 5), ("SIGINT", 130, 6)])
 def test_a_signal_finishes_the_step_and_saves(broken, kind, code, last):
     _, stages = broken
     returned, output, saved = stages[kind]
@@ -251,11 +258,11 @@ def test_handlers_are_put_back(tmp_path):
         def close(self):
             pass
 
-    with pytest.raises(Interrupted, match="Stopped by signal 10") as stop:
+    with pytest.raises(Interrupted, match=f"Stopped by signal {int(signal.SIGUSR1)}") as stop:
         run(tiny(tmp_path / "run"), logger=Stop())
     assert stop.value.code == 0
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before
-    assert "Interrupted: Stopped by signal 10" in (tmp_path / "run" / record.STOPPED).read_text()
+    assert f"Interrupted: Stopped by signal {int(signal.SIGUSR1)}" in (tmp_path / "run" / record.STOPPED).read_text()
     assert not (tmp_path / "run" / record.SUMMARY).exists()
 
 
@@ -274,9 +281,20 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(whole, tmp_pat
     newest.write_bytes(newest.read_bytes()[:-100])
     run(tiny(tmp_path / "run", EACH_STEP))
     written = capsys.readouterr()
-    assert f"warning: {newest} is damaged" in written.err and "trying the one before it" in written.err
+    assert f"warning: {newest} is damaged" in written.err and f"set aside as {newest.stem}.unreadable" in written.err
+    assert newest.with_suffix(".unreadable").exists()
     assert "at epoch 2, batch 4" in written.out
     assert outcome(tmp_path / "run") == outcome(whole[0])
+
+
+def test_without_a_checkpoint_that_can_be_read_a_run_starts_again_and_says_so(whole, tmp_path, capsys):
+    """And what it then saves is kept: it neither sorts before what cannot be read, nor is dropped as the oldest."""
+    for path in interrupted(whole, tmp_path / "run"):
+        path.write_bytes(path.read_bytes()[:-100])
+    run(tiny(tmp_path / "run", EACH_STEP))
+    assert "can be read; starting again" in capsys.readouterr().err
+    assert outcome(tmp_path / "run") == outcome(whole[0])
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.unreadable"))) == 2
 
 
 def test_a_checkpoint_of_another_configuration_is_not_used(whole, tmp_path, capsys):
@@ -289,8 +307,8 @@ def test_a_checkpoint_of_another_configuration_is_not_used(whole, tmp_path, caps
 
 
 def _like(tmp_path):
-    from experiments import runtime
-    from experiments.build import build
+    from eqprop.run import runtime
+    from eqprop.run.build import build
 
     cfg = tiny(tmp_path / "run")
     runtime.configure(cfg)
@@ -358,7 +376,13 @@ def test_wrong_data_is_said_before_anything_is_written(fault, message, tmp_path)
         path = root / "train-images-idx3-ubyte"
         path.write_bytes(path.read_bytes()[:-5])
     inputs = 65 if fault == "network" else 784
-    overrides = ["data=mnist", f"data.root={root}", "batch_size=4", f"network.sizes=[{inputs},12,10]"]
+    overrides = [
+        "data=mnist",
+        f"data.root={root}",
+        "batch_size=4",
+        f"network.sizes=[{inputs},12,10]",
+        "data.validation=2",
+    ]
     with pytest.raises((ValueError, OSError), match=message):
         run(tiny(tmp_path / "outputs" / "run", *overrides))
     assert not (tmp_path / "outputs").exists()

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-
-from experiments.paper import weak_feedback
 from experiments.paper.study import NOT_RUN, SCALES, Record, configuration
 from experiments.paper.weak_feedback import CIFAR, GAINS, PARTS, STRENGTH, figure, jobs, readme_figure, report
 from experiments.paper.words import answer, standing
+
+from experiments.paper import weak_feedback
 from runs import ROOT, as_users_run
 
 

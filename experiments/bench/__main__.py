@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eqprop.run.errors import fail
 from experiments.bench import accuracy, cost, curves, levers, report, resident
 from experiments.bench.networks import CONV, RECIPES, from_run, sources, trained
-from experiments.cli import fail
 
 CORES = {"curves": 2, "cost": 1, "conv": 2, "levers": 1, "accuracy": 1, "resident": 1}
 """The parts of the benchmark, and on how many cores each is measured."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 
-from eqprop.data import Split
 from experiments.bench.networks import advance, evaluator, made, recipe
 from experiments.bench.timing import compile_timed
 
@@ -25,7 +24,7 @@ SEEDS = (0, 1, 2)
 def measure(*, quick: bool) -> dict[str, Any]:
     """Seconds of training steps until the validation accuracy first reaches each level, for every seed."""
     levels, seeds = ((0.3, 0.6), SEEDS[:1]) if quick else (LEVELS, SEEDS)
-    extra = ("epochs=4", "data.holdout=200") if quick else (f"epochs={EPOCHS}", f"data.holdout={VALIDATION}")
+    extra = ("epochs=4", "data.validation=200") if quick else (f"epochs={EPOCHS}", f"data.validation={VALIDATION}")
     runs = [one(seed, extra, levels, quick=quick) for seed in seeds]
     return {
         "levels": levels,
@@ -38,7 +37,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
 def one(seed: int, extra: tuple[str, ...], levels: tuple[float, ...], *, quick: bool) -> dict[str, Any]:
     """One run, until it has reached all levels or its schedule has ended."""
     cfg, task = made((*recipe("weak feedback", quick=quick), *extra, f"seed={seed}"))
-    test: Split = made(recipe("weak feedback", quick=quick))[1].dataset.test
+    validation, test = task.dataset.validation, task.dataset.test
+    assert validation is not None
     accuracy, state = evaluator(task), task.initial(seed)
     step = compile_timed(advance(task), state, *next(task.batches.epoch(0))).call
     batches: Iterator[Any] = (batch for epoch in range(cfg.epochs) for batch in task.batches.epoch(epoch))
@@ -49,7 +49,7 @@ def one(seed: int, extra: tuple[str, ...], levels: tuple[float, ...], *, quick: 
             state, _ = step(state, images, labels)
         jax.block_until_ready(state)
         spent, done = spent + time.perf_counter() - start, done + len(stretch)
-        found = accuracy(state.model, task.dataset.test)
+        found = accuracy(state.model, validation)
         curve.append((done, spent, found))
         for level in levels:
             if found >= level and f"{level:g}" not in reached:

@@ -14,11 +14,11 @@ import numpy as np
 import optax
 
 import eqprop as eq
+from eqprop.run.checkpoint import write_atomically
 from experiments.bench import floor, report
 from experiments.bench.estimate import CHANNELS, SETS, conv_model, estimate
 from experiments.bench.flops import Product
 from experiments.bench.timing import compile_timed
-from experiments.checkpoint import write_atomically
 
 DENSE_SIZES = (784, 256, 256, 10)
 

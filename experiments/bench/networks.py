@@ -8,27 +8,28 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hydra import compose, initialize_config_dir
 from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
 import eqprop as eq
 from eqprop.data import Batches, Split
-from experiments.build import Task, build, instantiate
-from experiments.checkpoint import load
-from experiments.cli import CONFIGS
-from experiments.loop import Programs
-from experiments.record import CONFIG, read_metrics, read_summary
+from eqprop.run.build import Task, build, instantiate
+from eqprop.run.compose import compose
+from eqprop.run.loop import model_of
+from eqprop.run.record import CONFIG, read_summary
 
+WHOLE = "data.validation=null"
+"""Nothing is chosen by a benchmark."""
 RECIPES = {
-    "dense": ("experiment=fashion_mnist_settled", "epochs=1"),
+    "dense": ("experiment=fashion_mnist_settled", "epochs=1", WHOLE),
     "dense with homeostasis": (
         "experiment=fashion_mnist_homeostasis",
         "homeostasis.coefficient=10.0",
         "optimiser.learning_rate=1.0e-3",
         "epochs=1",
+        WHOLE,
     ),
-    "weak feedback": ("experiment=fashion_mnist_best", "epochs=1"),
+    "weak feedback": ("experiment=fashion_mnist_best", "epochs=1", WHOLE),
 }
 """The published network tied at the start, the same from independent feedback weights, and the shipped one."""
 QUICK = ("data=digits", "network.sizes=[64,16,10]", "batch_size=50", "epochs=4")
@@ -83,8 +84,7 @@ class Trained(NamedTuple):
 
 def made(overrides: Sequence[str]) -> tuple[DictConfig, Task]:
     """A shipped configuration with some overrides, and its objects."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", list(overrides))
+    cfg = compose(overrides)
     return cfg, build(cfg)
 
 
@@ -115,15 +115,14 @@ def from_run(folder: Path) -> Trained:
     cfg = _settings(folder)
     found = sorted((folder / "checkpoints").glob("step-*.eqx"))
     if not found:
-        raise FileNotFoundError(f"{folder} has no checkpoint; train with: experiments.train experiment=cifar10_weak")
+        raise FileNotFoundError(f"{folder} has no checkpoint; train with: eqprop train experiment=cifar10_weak")
     task = build(cfg)
-    like = task.initial(cfg.seed)
-    if not isinstance(like.model.network, eq.ConvNetwork) or cfg.population != 1:
+    if not isinstance(task.initial(cfg.seed).model.network, eq.ConvNetwork) or cfg.population != 1:
         raise ValueError(f"{folder} holds no lone run of a convolutional network; --conv-run needs one.")
-    (state, _), _ = load(found[-1], (like, Programs(cfg, task).zeros(like, next(task.batches.epoch(0)))))
-    summary = read_summary(folder) or {}
-    lines = [line["test_accuracy"] for line in read_metrics(folder) if "test_accuracy" in line]
-    return Trained(CONV, state.model, cfg, task, float(summary.get("test_accuracy", lines[-1])))
+    summary = read_summary(folder)
+    if summary is None:
+        raise ValueError(f"{folder} holds a run that is not finished; --conv-run needs its test accuracy.")
+    return Trained(CONV, model_of(cfg, task, found[-1])[0], cfg, task, float(summary["test_accuracy"]))
 
 
 def evaluator(task: Task) -> Callable[[eq.Model, Split], float]:
@@ -142,8 +141,7 @@ def sources(part: str, conv_run: Path | None, *, quick: bool) -> dict[str, dict[
     configs = []
     if part != CONV:
         overrides = () if part == "resident" else recipe("weak feedback", quick=quick)
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            configs.append(compose("train", list(overrides)))
+        configs.append(compose(overrides))
     if conv_run is not None and part in (CONV, "curves"):
         configs.append(_settings(conv_run))
     return {cfg.data.label: dict(instantiate(cfg.data.load).checksums) for cfg in configs}

@@ -1,17 +1,17 @@
 """The record of a benchmark as JSON, as Markdown and as a figure: reading and drawing, no numerics."""
 
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from eqprop.run.checkpoint import write_atomically
+from eqprop.run.provenance import environment
+from eqprop.run.record import to_json
+from eqprop.run.study.style import BLUE, ORANGE, PURPLE
 from experiments.bench.cost import parts_total
-from experiments.checkpoint import write_atomically
-from experiments.figures import BLUE, ORANGE, PURPLE
-from experiments.record import environment, to_json
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "bench"
 Sections = dict[str, dict[str, Any]]
@@ -26,16 +26,7 @@ class OtherData(Exception):
 def provenance(checksums: dict[str, str]) -> dict[str, Any]:
     """Commit, versions, devices, processor, precision, data."""
     runtime = {"runtime": {"x64": False, "matmul_precision": None}}
-    return {**environment(OmegaConf.create(runtime), checksums), "processor": _processor()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return environment(OmegaConf.create(runtime), checksums)
 
 
 def read(folder: Path) -> Sections:

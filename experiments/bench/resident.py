@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import eqprop as eq
+from eqprop.run.build import Task
+from eqprop.run.loop import stacked
 from experiments.bench.networks import advance, made
 from experiments.bench.timing import over_batches
-from experiments.build import Task
-from experiments.loop import stacked
 
 STEPS = 50
 

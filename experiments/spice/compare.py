@@ -17,9 +17,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import eqprop
+from eqprop.run.curve import BLUE, ORANGE
 from eqprop.substrate import Diodes, ResistiveNetwork, netlist
 from eqprop.substrate.resistive import BOLTZMANN, CHARGE
-from experiments.figures import BLUE, ORANGE
 from experiments.paper.drawing import canvas, frame, legend, write_data
 from experiments.paper.study import RESULTS
 from experiments.spice import simulator

@@ -1,0 +1,179 @@
+"""The figures that training studies share: curves by epoch, points along a sweep, rows side by side, layers.
+
+A study's file says what is drawn:
+
+    figures:
+      accuracy:
+        kind: curves                      # curves | points | rows | layers
+        caption: What happens.            # one sentence; n is added
+        rows: [with, without]             # default: all
+        columns: [...]                    # curves and layers: a panel each; default: the first measure of all
+        panels: [cosine_hidden, accuracy]
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from eqprop.run.frame import MEASURES, results
+from eqprop.run.study import style
+from eqprop.run.study.records import Record
+from eqprop.run.study.spec import Study
+
+TITLES = {
+    "accuracy": ("validation accuracy (%)", 100.0),
+    "cosine_hidden": ("cosine of hidden errors\nto the true ones", 1.0),
+    "functional_asymmetry": ("functional asymmetry", 1.0),
+    "unsettled_fraction": ("unsettled (%)", 100.0),
+}
+"""Of what is known at every epoch. `accuracy` is that of validation images."""
+
+
+class Request(NamedTuple):
+    """What a figure is asked to show."""
+
+    study: Study
+    scale: str
+    rows: tuple[str, ...]
+    columns: tuple[str | None, ...]
+    panels: tuple[str, ...]
+    records: Mapping[str, Sequence[Record]]
+    """Of every label, those that have a result."""
+
+    def of(self, row: str, column: str | None) -> Sequence[Record]:
+        """The records of a cell."""
+        return self.records.get(f"{column}-{row}" if column else row, ())
+
+    def title(self, row: str) -> str:
+        """What a legend calls it."""
+        return self.study.rows[row].title
+
+
+def draw(study: Study, scale: str, records: Sequence[Record]) -> dict[str, tuple[Figure, str]]:
+    """Every figure of a study's file that has results, with its caption, by name."""
+    by: dict[str, list[Record]] = {}
+    for record in records:
+        if record.missing is None:
+            by.setdefault(record.label, []).append(record)
+    made = {}
+    for name, asked in study.spec.get("figures", {}).items():
+        columns = asked.get("columns", [*study.columns(scale)] or [None])
+        request = Request(
+            study, scale, tuple(asked.get("rows", study.rows)), tuple(columns), tuple(asked.get("panels", ())), by
+        )
+        ns = [len(found) for row in request.rows for c in columns if (found := request.of(row, c))]
+        if ns:
+            with style.styled():
+                figure = KINDS[asked["kind"]](request)
+            made[name] = figure, f"{asked['caption'].strip()} {SPREAD[asked['kind']]} {style.counted(ns)}."
+    return made
+
+
+def curves(request: Request) -> Figure:
+    """A panel for each column and metric, by epoch; of several columns a row of panels each."""
+    panels = [(column, metric) for column in request.columns for metric in request.panels or ("accuracy",)]
+    width = len(request.panels or ("accuracy",)) if len(request.columns) > 1 else len(panels)
+    figure, axes = style.canvas(width, -(-len(panels) // width))
+    for axis, (column, metric) in zip(axes, panels, strict=True):
+        ylabel, factor = TITLES[metric]
+        for index, row in enumerate(request.rows):
+            runs = [epochs(record, metric, factor) for record in request.of(row, column)]
+            if runs and runs[0]:
+                style.band(axis, [*runs[0]], [[*run.values()] for run in runs], index, request.title(row))
+        style.frame(axis, "epoch", ylabel, request.study.columns(request.scale)[column].title if column else None)
+        axis.locator_params(axis="x", integer=True)
+    axes[0].legend()
+    return figure
+
+
+def epochs(record: Record, metric: str, factor: float = 1.0) -> dict[int, float]:
+    """A metric by epoch. Of runs made before there was a validation split, `accuracy` is that of test images."""
+    names = ("validation_accuracy", "test_accuracy") if metric == "accuracy" else (metric,)
+    found = {}
+    for line in record.metrics:
+        value = next((line[name] for name in names if name in line), None)
+        if value is not None:
+            found[line["epoch"]] = factor * value
+    return found
+
+
+def points(request: Request) -> Figure:
+    """Results against the value of the sweep, a panel for each."""
+    sweep = request.study.spec["sweep"]
+    panels = request.panels or request.study.measures[:1]
+    figure, axes = style.canvas(len(panels))
+    x = [float(column) for column in request.columns if column is not None]
+    for axis, name in zip(axes, panels, strict=True):
+        for index, row in enumerate(request.rows):
+            runs = [values(request.of(row, column), name) for column in request.columns]
+            style.points(axis, x, runs, index, request.title(row))
+        style.frame(axis, sweep["title"], MEASURES[name].title)
+        axis.set_xticks(x)
+    axes[0].legend()
+    return figure
+
+
+def rows(request: Request) -> Figure:
+    """Rows one below the other, every run a mark and the mean a bar's end; a panel for each result."""
+    panels = request.panels or request.study.measures[:1]
+    figure, axes = style.canvas(len(panels), height=0.9 + 0.24 * len(request.rows) * len(request.columns))
+    names = [(row, column) for row in request.rows for column in request.columns]
+    for axis, name in zip(axes, panels, strict=True):
+        for place, (row, column) in enumerate(names):
+            found = values(request.of(row, column), name)
+            index = request.columns.index(column)
+            for position in [place] if found else []:
+                look = {"color": style.STYLES[index]["color"], "marker": style.STYLES[index]["marker"]}
+                axis.plot([sum(found) / len(found)], [position], linestyle="", markersize=6, **look)
+                axis.plot(found, [position] * len(found), "|", color="black", markersize=7)
+        axis.set_yticks(range(len(names)), [_name(request, *each) for each in names] if axis is axes[0] else [])
+        axis.invert_yaxis()
+        style.frame(axis, MEASURES[name].title, "")
+    return figure
+
+
+def _name(request: Request, row: str, column: str | None) -> str:
+    title = request.title(row)
+    return f"{title}, {request.study.columns(request.scale)[column].title}" if column else title
+
+
+def layers(request: Request) -> Figure:
+    """The cosine of error vectors to the true ones by layer, at the end; a panel for each column."""
+    figure, axes = style.canvas(len(request.columns))
+    for axis, column in zip(axes, request.columns, strict=True):
+        for index, row in enumerate(request.rows):
+            runs = [[*cosines(record).values()] for record in request.of(row, column)]
+            if runs and runs[0]:
+                style.band(axis, [*range(1, len(runs[0]) + 1)], runs, index, request.title(row))
+        title = request.study.columns(request.scale)[column].title if column else None
+        style.frame(axis, "layer; the last is the output", "cosine to the true errors", title)
+        axis.locator_params(axis="x", integer=True)
+        axis.set_ylim(-0.1, 1.06)
+    axes[0].legend()
+    return figure
+
+
+def cosines(record: Record) -> dict[str, float]:
+    """By layer, at the end of training, from the input to the output."""
+    last = next(line for line in reversed(record.metrics) if "cosine_hidden" in line)
+    found = {name.removeprefix("cosine_"): v for name, v in last.items() if name.startswith("cosine_")}
+    hidden = sorted(
+        (name for name in found if name[-1].isdigit()), key=lambda name: int("".join(filter(str.isdigit, name)))
+    )
+    return {name: found[name] for name in [*hidden, "out"] if name in found}
+
+
+def values(records: Sequence[Record], name: str) -> list[float]:
+    """A result of every run that has it, in the unit of its title."""
+    found = [results(record.summary).get(name) for record in records]
+    return [MEASURES[name].factor * value for value in found if value is not None]
+
+
+KINDS: dict[str, Callable[[Request], Figure]] = {"curves": curves, "points": points, "rows": rows, "layers": layers}
+SPREAD = {
+    "curves": "Thick lines are means, thin lines the runs;",
+    "points": "Bars are one standard deviation, dots the runs;",
+    "rows": "Large marks are means, strokes the runs;",
+    "layers": "Thick lines are means, thin lines the runs;",
+}
