@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hydra
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parents[1]
@@ -37,8 +38,13 @@ def compose(words: Sequence[str], name: str = "train", own: Path | None = None) 
 
     **Raises:** Hydra's own errors for what does not compose.
     """
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose(name, [*search_path(own), *words])
+    running = GlobalHydra.instance()
+    job, running.hydra = running.hydra, None  # a job of a sweep is inside Hydra's own program
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(name, [*search_path(own), *words])
+    finally:
+        running.hydra = job
 
 
 def groups(own: Path | None = None) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ def learning_curve(folder: Path) -> Path | None:
     figure = Figure(figsize=(10.5, 3.1), layout="constrained")
     axes = figure.subplots(1, 3)
 
-    def draw(axis, name: str, colour: str, label: str, style: str = "-", scale: float = 1.0) -> None:
+    def draw(axis, name: str, colour: str, label: str, style: str = "-", scale: int = 1) -> None:
         points = [(record["epoch"], scale * np.mean(record[name])) for record in records if name in record]
         if points:
             axis.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", markersize=4)

@@ -18,8 +18,8 @@ def make_optimiser(
     clip_norm: float | None = None,
     weight_decay: float = 0.0,
     decoupled: bool = False,
-    multipliers: Mapping[str, float] | None = None,
-    decay_multipliers: Mapping[str, float] | None = None,
+    multipliers: Mapping[str, float | int] | None = None,
+    decay_multipliers: Mapping[str, float | int] | None = None,
 ) -> optax.GradientTransformation:
     """Clip, add the coupled weight decay, apply the rule, multiply by layer; in that order.
 
@@ -48,19 +48,21 @@ def make_optimiser(
     return optax.chain(*(part for part in parts if part is not None))
 
 
-def _scale_by_layer(model: PyTree, multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+def _scale_by_layer(model: PyTree, multipliers: Mapping[str, float | int]) -> optax.GradientTransformation:
     factors = _factors(model, multipliers)
     return optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, factors))
 
 
-def _decay_by_layer(model: PyTree, decay: float, multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+def _decay_by_layer(
+    model: PyTree, decay: float, multipliers: Mapping[str, float | int]
+) -> optax.GradientTransformation:
     factors = _factors(model, multipliers)
     return optax.stateless(
         lambda updates, params: jax.tree.map(lambda u, p, f: u + decay * f * p, updates, params, factors)
     )
 
 
-def _factors(model: PyTree, multipliers: Mapping[str, float]) -> PyTree:
+def _factors(model: PyTree, multipliers: Mapping[str, float | int]) -> PyTree:
     """One factor a parameter: that of the name its path contains, else 1."""
     params = eqx.filter(model, eqx.is_inexact_array)
     paths = [set(_names(path)) for path, _ in jax.tree.leaves_with_path(params)]

@@ -51,31 +51,50 @@ def check_overrides(words: Sequence[str], name: str = "train", own: Path | None 
 
     **Raises:** `UsageError`.
     """
-    overrides, choices_of = parsed(words), groups(own)
-    choices = [o for o in overrides if _group(o) in choices_of and not o.is_delete()]
-    for override in choices:
-        _check_choice(override, choices_of[_group(override)])
-    # The keys that exist depend on the choices.
-    values = [[f"{o.get_key_element()}={value}" for value in _values(o, choices_of[_group(o)])] for o in choices]
-    configurations = [_composed(chosen, name, own) for chosen in itertools.islice(itertools.product(*values), 64)]
-    for override in overrides:
-        if override in choices or override.is_add() or override.key_or_group.startswith("hydra"):
-            continue
-        problems = [_problem(override, cfg) for cfg in configurations]
+    overrides = parsed(words)
+    configurations = _configurations(overrides, name, own)
+    for override in _keys(overrides, own):
+        problems = [_problem(override, cfg) for cfg in configurations.values()]
         if all(problems):
-            named = " ".join(f"{o.key_or_group}={o.value()}" for o in choices if not o.is_sweep_override())
-            raise UsageError(f"With {named}: {problems[0]}" if named else str(problems[0]))
+            chosen = next(iter(configurations))
+            raise UsageError(f"With {chosen}: {problems[0]}" if chosen else str(problems[0]))
 
 
-def tolerant(words: Sequence[str], own: Path | None = None) -> list[str]:
-    """The words of a sweep so that every run composes, whichever choices lack one of the keys."""
+def tolerant(words: Sequence[str], own: Path | None = None) -> tuple[list[str], list[str]]:
+    """The words of a sweep so that every run composes, though some choices lack some keys; and those keys."""
+    overrides = parsed(words)
+    configurations = _configurations(overrides, "train", own)
+    lacking = [o for o in _keys(overrides, own) if any(_problem(o, cfg) for cfg in configurations.values())]
+    changed = [f"++{word}" if o in lacking else word for word, o in zip(words, overrides, strict=True)]
+    return changed, [override.key_or_group for override in lacking]
+
+
+def _keys(overrides: Sequence[Override], own: Path | None) -> list[Override]:
+    """Those of keys that must be there: not of choices, nor what is added, nor of Hydra itself."""
     known = groups(own)
+    return [
+        o
+        for o in overrides
+        if (_group(o) not in known or o.is_delete()) and not o.is_add() and not o.key_or_group.startswith("hydra")
+    ]
 
-    def lenient(word: str, override: Override) -> str:
-        plain = _group(override) not in known and not override.key_or_group.startswith("hydra")
-        return f"++{word}" if plain and not override.is_add() and not override.is_delete() and word[0] != "+" else word
 
-    return [lenient(word, override) for word, override in zip(words, parsed(words), strict=True)]
+def _configurations(overrides: Sequence[Override], name: str, own: Path | None) -> dict[str, DictConfig]:
+    """What the choices make, by their words: one configuration for each combination of those that are swept.
+
+    **Raises:** `UsageError` for a choice that is in no group.
+    """
+    options = groups(own)
+    choices = [o for o in overrides if _group(o) in options and not o.is_delete()]
+    for override in choices:
+        _check_choice(override, options[_group(override)])
+    values = [[f"{o.get_key_element()}={value}" for value in _values(o, options[_group(o)])] for o in choices]
+    combinations = itertools.islice(itertools.product(*values), LARGEST)
+    return {" ".join(chosen): _composed(chosen, name, own) for chosen in combinations}
+
+
+LARGEST = 64
+"""Combinations of choices that are looked at before a sweep; its runs are checked one by one."""
 
 
 def _composed(words: Sequence[str], name: str, own: Path | None) -> DictConfig:
@@ -131,7 +150,7 @@ def _present(key: str, cfg: DictConfig) -> Any:
         if not node:
             raise UsageError(f"{key}: {where} is empty; add to it with +{key}=…")
         if part not in node:
-            near = _near(part, [str(name) for name in node]) or _elsewhere(part, cfg)
+            near = _nested(part, cfg) or _near(part, [str(name) for name in node]) or _elsewhere(part, cfg)
             raise UsageError(
                 f"{key}: {where or 'the configuration'} has no {part!r}; "
                 f"there are {', '.join(str(name) for name in node)}.{near}"
@@ -164,10 +183,15 @@ def _near(word: str, options: list[str]) -> str:
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
+def _nested(word: str, cfg: DictConfig) -> str:
+    """Where a key of just that name is one level down."""
+    found = next((name for name in _second_level(cfg) if name.split(".")[1] == word), None)
+    return f" Did you mean {found!r}?" if found else ""
+
+
 def _elsewhere(word: str, cfg: DictConfig) -> str:
-    nested = [f"{group}.{name}" for group, node in cfg.items() if OmegaConf.is_dict(node) for name in node]
-    matches = itertools.chain(
-        (n for n in nested if n.split(".")[1] == word), difflib.get_close_matches(word, nested, n=1)
-    )
-    match = next(matches, None)
-    return f" Did you mean {match!r}?" if match else ""
+    return _near(word, _second_level(cfg))
+
+
+def _second_level(cfg: DictConfig) -> list[str]:
+    return [f"{group}.{name}" for group, node in cfg.items() if OmegaConf.is_dict(node) for name in node]

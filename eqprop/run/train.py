@@ -165,10 +165,9 @@ def _start_hydra(flags: argparse.Namespace, own: Path | None, words: list[str]) 
     """Hand a sweep, or a question about the configuration, to Hydra's own program."""
     added = search_path(own)
     if flags.multirun:
-        lenient = tolerant(words, own)
-        keys = [new.partition("=")[0][2:] for new, old in zip(lenient, words, strict=True) if new != old]
-        added += [f"run.required=[{','.join(keys)}]", *([f"run.own_configs={quoted(str(own))}"] if own else [])]
-        words = lenient
+        words, keys = tolerant(words, own)
+        added += [f"run.required=[{','.join(keys)}]"] if keys else []
+        added += [f"run.own_configs={quoted(str(own))}"] if own else []
     sys.argv = ["eqprop train", *(["-m"] if flags.multirun else []), *flags.hydra, *added, *words]
     with hydra_of_this_python():
         _hydra()
