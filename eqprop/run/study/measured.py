@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -26,19 +27,24 @@ class Measured(NamedTuple):
 
 
 def module(name: str) -> ModuleType:
-    """The module of a study, with `measure(scale) -> Measured`, `draw(data) -> {name: Figure}` and
-    `answer(data) -> str`, in Markdown.
+    """The module that a study measures with. It has `measure(scale) -> Measured`, and of what was measured
+    `draw(data) -> {name: Figure}`, `captions(data) -> {name: sentence}` and `answer(data) -> str`, in Markdown. One
+    that a study draws with has `draw` and `captions` of the study's records instead.
+
+    It is looked for in the working directory too.
 
     **Raises:** `UsageError` where it is not at hand, as in an installation without the repository.
     """
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as `python -m` has it, and the installed program has not
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not name.startswith(error.name):
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise UsageError(
-            f"This study measures with {name}, which is a part of the repository and not of the installed package: "
-            "clone the repository and run the same command in its root."
+            f"This study needs {name}, which is a part of the repository and not of the installed package: clone the "
+            "repository and run the same command in its root."
         ) from error
 
 

@@ -1,32 +1,39 @@
 """Run studies: `eqprop study NAME [scale=quick|cpu|full]`."""
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from eqprop.run.compose import compose, own_folder, quoted
 from eqprop.run.errors import UsageError
+from eqprop.run.overrides import check_overrides, repaired
 from eqprop.run.provenance import changes, checkout
-from eqprop.run.record import SUMMARY, run_path, settings
+from eqprop.run.record import SUMMARY, run_path, settings, to_json
 from eqprop.run.study import figures, measured, records as store, style
+from eqprop.run.study.options import Options, parse
 from eqprop.run.study.page import page
 from eqprop.run.study.records import Record, read_run
 from eqprop.run.study.schedule import Run, execute
-from eqprop.run.study.spec import SCALES, Job, Study, names, read
+from eqprop.run.study.spec import Job, Study, names, read
 
 USAGE = """
 usage: eqprop study NAME [NAME ...] [KEY=VALUE ...]
 
   eqprop study table1 scale=quick                    a minute of each row
   eqprop study table2 label.cifar10="CIFAR-10 (JPEG q75)"   what tables call a copy of a data set
-  eqprop study depth redraw=true                     page and figures again, from the records that are there
+  eqprop study digits redraw=true                    page and figures again, from the records that are there
 
 A study is a file configs/study/NAME.yaml, of the package or in your own ./configs: question, rows, seeds, scales. Runs
-that are recorded with the same configuration and numerics are not run again; a stopped study goes on.
+that are recorded with the same configuration, data label and numerics are not run again; a stopped study goes on.
 
 Keys, with their defaults:
   scale=cpu       quick: a minute; cpu: two cores; full: the published length, on a graphics card
@@ -43,25 +50,17 @@ Studies:
 """
 
 
-class Options(NamedTuple):
-    """What follows the name of a study."""
-
-    scale: str = "cpu"
-    workers: int | None = None
-    rerun: bool = False
-    redraw: bool = False
-    results: str | None = None
-    root: str = "outputs"
-    dirty: bool = False
-    label: dict[str, str] = {}
-
-
 def main(arguments: Sequence[str]) -> None:
-    """The command line of `eqprop study`."""
+    """The command line of `eqprop study`.
+
+    **Raises:** `UsageError` for what is no study, no key or no value of it, and what `make` raises.
+    """
     words = [word for word in arguments if word not in ("-h", "--help")]
     own = own_folder()
     if not words or len(words) < len(arguments):
-        listed = [f"  {name.ljust(20)}{read(name, own).spec['question']}" for name in names(own)]
+        known = names(own)
+        width = max(map(len, known)) + 2
+        listed = [f"  {name.ljust(width)}{read(name, own).spec['question']}" for name in known]
         print(USAGE.format(studies="\n".join(listed)).strip())
         return
     options = parse([word for word in words if "=" in word])
@@ -70,18 +69,6 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError("Name a study, as in `eqprop study table1`; `eqprop study --help` lists them.")
     for study in studies:
         make(study, options, own)
-
-
-def parse(words: Sequence[str]) -> Options:
-    """**Raises:** `UsageError` for a key that is none of a study's."""
-    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
-    unknown = [key for key in given if key not in Options._fields]
-    if unknown:
-        raise UsageError(f"A study has no key {unknown[0]!r}; it has {', '.join(Options._fields)}.")
-    options = Options(**given)
-    if options.scale not in SCALES:
-        raise UsageError(f"scale={options.scale}: expected {', '.join(SCALES)}.")
-    return options
 
 
 def folder_of(name: str, options: Options) -> Path:
@@ -97,18 +84,23 @@ RESULTS = ("docs/results", "results")
 def make(study: Study, options: Options, own: Path | None = None) -> Path:
     """Run what is missing, then write records, figures and page.
 
-    **Raises:** `UsageError` for runs of uncommitted code among committed results; `Interrupted` after a signal.
+    **Raises:** `UsageError` for runs of uncommitted code among committed results, for a module that is not at hand, and
+    for `redraw` without records; `Interrupted` after a signal, with all that was done recorded.
     """
     folder = folder_of(study.name, options)
     found = store.load(folder)
-    if not options.redraw:
+    measures = measured.module(study.spec["measure"]) if "measure" in study.spec else None
+    if options.redraw:
+        if not found and not (folder / measured.FILE).exists():
+            raise UsageError(f"There are no records in {folder}; run the study without redraw=true.")
+    else:
         _check_clean(folder, options)
-        jobs = study.jobs(options.scale, options.label)
-        found = _run(study, jobs, found, folder, options, own) if jobs else found
-        if "measure" in study.spec:
-            result = measured.module(study.spec["measure"]).measure(options.scale)
+        jobs = study.jobs(options.scale)
+        found = _run(study, jobs, found, folder, options, own) if jobs else []
+        if measures is not None:
+            result = measures.measure(options.scale)
             measured.save(folder, result.data)
-            found = [r for r in found if r.label in {job.label for job in jobs}] + list(result.records)
+            found = [*found, *result.records]
             store.save(folder, found)
     write(study, options.scale, folder, found)
     print(folder / "README.md")
@@ -116,55 +108,72 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
 
 
 def write(study: Study, scale: str, folder: Path, records: Sequence[Record]) -> None:
-    """Figures and page, from what is recorded."""
-    captions = {}
-    for name, (figure, caption) in figures.draw(study, scale, records).items():
-        with style.styled():
+    """Figures and page, from what is recorded.
+
+    **Raises:** `ValueError` if a cell of a table would average runs that differ in more than the seed.
+    """
+    drawn, answer = draw(study, scale, folder, records)
+    text = page(study, scale, records, {name: caption for name, (_, caption) in drawn.items()}, answer)
+    folder.mkdir(parents=True, exist_ok=True)
+    with style.styled():
+        for name, (figure, _) in drawn.items():
             figure.savefig(folder / f"{name}.png")
-        captions[name] = caption
-    answer = None
+    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+
+
+def draw(
+    study: Study, scale: str, folder: Path, records: Sequence[Record]
+) -> tuple[dict[str, tuple[Figure, str]], str | None]:
+    """All figures of a study with their captions, and what a measuring study answers.
+
+    **Raises:** `FileNotFoundError` if a study that measures has measured nothing yet.
+    """
+    drawn, answer = figures.draw(study, scale, records), None
+    sources: list[tuple[ModuleType, Any]] = []
     if "measure" in study.spec:
         module, data = measured.module(study.spec["measure"]), measured.load(folder)
-        captions |= module.captions(data)
+        sources.append((module, data))
         answer = module.answer(data)
-        with style.styled():
-            for name, figure in module.draw(data).items():
-                figure.savefig(folder / f"{name}.png")
-    if "draw" in study.spec:
-        extra = measured.module(study.spec["draw"])
-        captions |= extra.captions(records)
-        with style.styled():
-            for name, figure in extra.draw(records).items():
-                figure.savefig(folder / f"{name}.png")
-    (folder / "README.md").write_text(page(study, scale, records, captions, answer), encoding="utf-8")
+    if "draw" in study.spec and any(record.missing is None for record in records):
+        try:
+            sources.append((measured.module(study.spec["draw"]), records))
+        except UsageError as error:
+            print(f"note: a figure is left out. {error}", file=sys.stderr)
+    with style.styled():
+        for module, data in sources:
+            captions = module.captions(data)
+            drawn |= {name: (figure, captions[name]) for name, figure in module.draw(data).items()}
+    return drawn, answer
 
 
 def _run(
     study: Study, jobs: Sequence[Job], found: list[Record], folder: Path, options: Options, own: Path | None
 ) -> list[Record]:
     """The records of all jobs: those that are there, and those of the runs that were missing."""
-    labels = {job.label for job in jobs}
-    kept = {(r.label, r.seed): r for r in found if r.label in labels}
-    todo, folders = [], dict[tuple[str, int], DictConfig]()
+    there = {(record.label, record.seed): record for record in found}
+    kept: dict[tuple[str, int], Record] = {}
+    todo: list[Run] = []
+    configurations: dict[tuple[str, int], DictConfig] = {}
     for job in jobs:
-        for seed, cfg in _configurations(job, options, own).items():
-            folders[job.label, seed] = cfg
-            record = kept.get((job.label, seed))
-            if options.rerun or record is None or record.missing or not _same(record, cfg):
-                words = (*job.words, f"seed={seed}", f"run.root={quoted(options.root)}")
-                words += ("run.overwrite=true",) if options.rerun else ()
+        for seed, words, cfg in _configurations(job, options, own):
+            configurations[job.label, seed] = cfg
+            members = [(job.label, member) for member in range(seed, seed + cfg.population)]
+            # Records of another configuration or numerics, or of seeds that are no longer asked for, are dropped.
+            same = {key: there[key] for key in members if key in there and _same(there[key], cfg)}
+            kept |= same
+            if options.rerun or len(same) < len(members) or any(record.missing for record in same.values()):
                 todo.append(Run(job.label, seed, words, run_path(cfg)))
-    print(
-        f"{study.name}, {options.scale}: {len(folders)} runs, {len(folders) - len(todo)} of them recorded", flush=True
-    )
+    recorded = len(configurations) - len(todo)
+    print(f"{study.name}, {options.scale}: {len(configurations)} runs, {recorded} of them recorded", flush=True)
 
     def done(run: Run, reason: str | None) -> None:
-        cfg = folders[run.label, run.seed]
         if reason is None and (run.folder / SUMMARY).exists():
             for record in read_run(run.folder, run.label):
                 kept[record.label, record.seed] = record
         else:
-            kept[run.label, run.seed] = Record(run.label, run.seed, settings(cfg), {}, [], {}, reason or "no summary")
+            cfg = configurations[run.label, run.seed]
+            for member in range(run.seed, run.seed + cfg.population):
+                kept[run.label, member] = Record(run.label, member, settings(cfg), {}, [], {}, reason or "no summary")
         store.save(folder, kept.values())
         print(f"  {run.label}, seed {run.seed}: {reason or 'done'}", flush=True)
 
@@ -174,30 +183,40 @@ def _run(
     return list(kept.values())
 
 
-def _configurations(job: Job, options: Options, own: Path | None) -> dict[int, DictConfig]:
-    """The configuration of every seed; composed once, as only the seed differs."""
-    found: dict[int, DictConfig] = {}
+def _configurations(job: Job, options: Options, own: Path | None) -> Iterator[tuple[int, tuple[str, ...], DictConfig]]:
+    """The seed, the words and the configuration of every run of a job.
+
+    **Raises:** `UsageError` for a word of the study's file that does not compose.
+    """
     if not job.seeds:
-        return found
-    first = compose([*job.words, f"run.root={quoted(options.root)}"], "train", own)
-    for seed in job.seeds:
-        cfg = first.copy()
-        cfg.seed = seed
-        found[seed] = cfg
-        if cfg.population > 1:
-            break  # its members are the seeds from here on
-    return found
+        return
+    words = (*repaired(job.words), f"run.root={quoted(options.root)}")
+    words += ("run.overwrite=true",) if options.rerun else ()
+    try:
+        cfg = compose(words, "train", own)
+    except (HydraException, OmegaConfBaseException) as error:
+        check_overrides(words, "train", own)  # says it better, and names the nearest
+        raise UsageError(f"{job.label}: {error}") from error
+    if cfg.data.name in options.label:
+        label = options.label[cfg.data.name]
+        words, cfg.data.label = (*words, f"data.label={quoted(label)}"), label
+    # Composed once, as only the seed differs. The members of a population are seeds from its first on.
+    for seed in job.seeds[: 1 if cfg.population > 1 else None]:
+        mine = cfg.copy()
+        mine.seed = seed
+        yield seed, (*words, f"seed={seed}"), mine
 
 
 def _same(record: Record, cfg: DictConfig) -> bool:
-    """Whether a record is of this configuration; where its data lay does not matter."""
+    """Whether a record is of this configuration and these numerics; where its data lay does not matter."""
 
     def decisive(tree: dict[str, Any]) -> dict[str, Any]:
-        data = {name: value for name, value in tree["data"].items() if name not in ("root", "label")}
-        data["load"] = {name: value for name, value in data["load"].items() if name != "root"}
+        data = {name: value for name, value in tree["data"].items() if name != "root"}
+        data["load"] = {name: value for name, value in data.get("load", {}).items() if name != "root"}
         return {name: value for name, value in {**tree, "data": data}.items() if name not in ("seed", "population")}
 
-    return decisive(record.config) == decisive(settings(cfg))
+    # Through JSON, which a record has been through: what is not finite is null in it.
+    return decisive(record.config) == decisive(json.loads(to_json(settings(cfg))))
 
 
 def _check_clean(folder: Path, options: Options) -> None:

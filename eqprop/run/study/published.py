@@ -61,4 +61,4 @@ def table2_accuracy(row: str | None, data: str, top: int = 1) -> Published | Non
 
 
 def _numbers() -> dict[str, Any]:
-    return json.loads(NUMBERS.read_text())
+    return json.loads(NUMBERS.read_text(encoding="utf-8"))

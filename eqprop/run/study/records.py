@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,13 +31,22 @@ class Record(NamedTuple):
 
 def load(path: str | Path) -> list[Record]:
     """The records of a study, from its file or the folder that holds it; none if there is no file. What was not finite
-    is NaN."""
-    path = Path(path)
+    is NaN.
+
+    **Raises:** `ValueError` if the file is damaged.
+    """
+    path = Path(path).expanduser()
     file = path / FILE if path.is_dir() else path
     if not file.exists():
         return []
-    with gzip.open(file, "rt", encoding="utf-8") as stream:
-        return [_record(json.loads(line)) for line in stream]
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            return [_record(json.loads(line)) for line in stream]
+    except (EOFError, ValueError, TypeError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{file} is damaged ({type(error).__name__}: {error}); expected a study's records, one JSON object a line, "
+            "compressed. Fetch it again, as by `git checkout`, or delete it and run the study: finished runs are found."
+        ) from error
 
 
 def _record(line: dict[str, Any]) -> Record:
@@ -55,7 +65,7 @@ def save(path: Path, records: Iterable[Record]) -> None:
 def read_run(folder: Path, label: str) -> list[Record]:
     """The record in a run folder, one for each member of a population.
 
-    **Raises:** `FileNotFoundError` if the run is not finished.
+    **Raises:** `FileNotFoundError` if the run is not finished, or a file of it is gone.
     """
     config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     assert isinstance(config, dict)

@@ -1,7 +1,7 @@
 """A study as its YAML file says it: rows by columns by seeds, at three scales."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +9,12 @@ import yaml
 
 from eqprop.run.compose import CONFIGS
 from eqprop.run.errors import UsageError
+from eqprop.run.frame import MEASURES
 
 SCALES = ("quick", "cpu", "full")
 """A minute; two cores; the published epochs, seeds and widths on a graphics card."""
+KINDS = ("curves", "points", "rows", "layers")
+"""Of figures; `figures` draws them."""
 
 _KEYS = {
     "study": (
@@ -23,7 +26,9 @@ _KEYS = {
     "scale": "seeds set note".split(),
     "sweep": ["key", "title", *SCALES],
     "part": "title setting rows measures compare not_shown columns".split(),
+    "figure": "kind caption rows columns panels".split(),
 }
+_NEEDED = {"study": ["title", "question"], "sweep": ["key", "title", "cpu"], "figure": ["kind", "caption"]}
 
 
 class Line(NamedTuple):
@@ -34,7 +39,7 @@ class Line(NamedTuple):
     words: tuple[str, ...]
     scales: Mapping[str, Any]
     published: Any = None
-    """Its name in the published figures; of a column, whether they stand beside it."""
+    """Of a row, its name among the published figures; of a column, its name there, or true where figures have none."""
     beta: float | None = None
 
 
@@ -72,7 +77,7 @@ class Study(NamedTuple):
     @property
     def rows(self) -> dict[str, Line]:
         """By name."""
-        return {name: _line(self.name, "row", name, entry) for name, entry in self.spec.get("rows", {}).items()}
+        return {name: _line(name, entry) for name, entry in self.spec.get("rows", {}).items()}
 
     def columns(self, scale: str) -> dict[str, Line]:
         """By name; a sweep makes a column of each value. Empty where there is one column without a name."""
@@ -80,7 +85,7 @@ class Study(NamedTuple):
         if sweep is not None:
             values = sweep.get(scale, sweep.get("cpu"))
             return {f"{v:g}": Line(f"{v:g}", f"{v:g}", (f"{sweep['key']}={v}",), {}) for v in values}
-        return {name: _line(self.name, "column", name, e) for name, e in self.spec.get("columns", {}).items()}
+        return {name: _line(name, entry) for name, entry in self.spec.get("columns", {}).items()}
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -102,23 +107,31 @@ class Study(NamedTuple):
             for part in self.spec.get("parts", [{}] if self.rows else [])
         ]
 
-    def jobs(self, scale: str, labels: Mapping[str, str] | None = None) -> list[Job]:
-        """Every cell. `labels` say by the name of a data set what tables call it, where a copy stands in for it."""
-        columns: list[Line | None] = list(self.columns(scale).values()) or [None]
-        return [self._job(row, column, scale, labels or {}) for column in columns for row in self.rows.values()]
+    def jobs(self, scale: str) -> list[Job]:
+        """Every cell, column by column.
 
-    def _job(self, row: Line, column: Line | None, scale: str, labels: Mapping[str, str]) -> Job:
+        **Raises:** `UsageError` if the study has no such scale.
+        """
+        columns: list[Line | None] = list(self.columns(scale).values()) or [None]
+        return [self._job(row, column, scale) for column in columns for row in self.rows.values()]
+
+    def _job(self, row: Line, column: Line | None, scale: str) -> Job:
+        """What a row sets at a scale counts more than what a column sets there, and that more than the scale itself."""
         common = self.spec["scales"].get(scale)
         if common is None:
-            raise UsageError(f"The study {self.name} has no scale {scale}; it has {', '.join(self.spec['scales'])}.")
+            raise UsageError(f"The study {self.name} has no scale {scale!r}; it has {', '.join(self.spec['scales'])}.")
         special = [line.scales[scale] for line in (column, row) if line is not None and scale in line.scales]
         seeds = next((s["seeds"] for s in reversed(special) if "seeds" in s), common["seeds"])
         words = [*self.spec.get("base", ()), *(column.words if column else ()), *row.words, *common.get("set", ())]
         words += [word for s in special for word in s.get("set", ())]
-        words += [f"data.label='{label}'" for data, label in labels.items() if _reads(words, data)]
-        label = f"{column.name}-{row.name}" if column else row.name
         note = next((s["note"] for s in reversed(special) if "note" in s), None)
-        return Job(label, row.name, column.name if column else None, tuple(words), tuple(seeds), note)
+        name = column.name if column else None
+        return Job(cell_label(row.name, name), row.name, name, tuple(words), tuple(seeds), note)
+
+
+def cell_label(row: str, column: str | None) -> str:
+    """What the records of a cell are called."""
+    return f"{column}-{row}" if column else row
 
 
 def names(own: Path | None = None) -> list[str]:
@@ -128,51 +141,92 @@ def names(own: Path | None = None) -> list[str]:
 
 
 def read(name: str, own: Path | None = None) -> Study:
-    """**Raises:** `UsageError` if there is none of that name, or its file says what no study has."""
+    """**Raises:** `UsageError` if there is none of that name, or its file says what no study can."""
     paths = (folder / "study" / f"{name}.yaml" for folder in filter(None, (CONFIGS, own)))
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         known = names(own)
-        raise UsageError(f"There is no study {name!r}; there are {', '.join(known)}.{_near(name, known)}")
-    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raise UsageError(f"There is no study {name!r}; there are {', '.join(known)}.{near(name, known)}")
+    try:
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no YAML file: {error}") from error
     _check(name, "study", spec)
-    for scale, entry in spec.get("scales", {}).items():
-        _check(name, "scale", entry, scale)
-    for part in spec.get("parts", ()):
-        _check(name, "part", part)
-    _check(name, "sweep", spec.get("sweep", {}))
+    _check_entries(name, spec)
     study = Study(name, spec)
-    for needed in ("title", "question", *(("scales",) if study.rows else ("measure",))):
-        if needed not in spec:
-            raise UsageError(f"configs/study/{name}.yaml has no {needed!r}.")
+    _check_names(study)
     return study
 
 
-def _line(study: str, kind: str, name: str, entry: Mapping[str, Any]) -> Line:
-    _check(study, kind, entry, name)
-    words = tuple(entry.get("set", ()))
-    return Line(
-        name, entry.get("title", name), words, entry.get("scales", {}), entry.get("published"), entry.get("beta")
-    )
-
-
-def _check(study: str, kind: str, entry: Any, where: str = "") -> None:
-    if not isinstance(entry, dict):
-        raise UsageError(f"configs/study/{study}.yaml: {kind} {where} is {entry!r}; expected keys with values.")
-    for key in entry:
-        if str(key) not in _KEYS[kind]:
-            near = _near(str(key), _KEYS[kind])
-            raise UsageError(
-                f"configs/study/{study}.yaml: a {kind} has no {key!r}; it has {', '.join(_KEYS[kind])}.{near}"
-            )
-
-
-def _reads(words: list[str], data: str) -> bool:
-    """Whether a run of these words reads that data set: the last word that names one decides."""
-    named = [word.partition("=")[2] for word in words if word.startswith(("data=", "experiment="))]
-    return bool(named) and named[-1].startswith(data) and not (data == "cifar10" and named[-1].startswith("cifar100"))
-
-
-def _near(word: str, options: list[str]) -> str:
+def near(word: str, options: Iterable[str]) -> str:
+    """A sentence that asks whether the option most like a word was meant; nothing if none is like it."""
     match = difflib.get_close_matches(word, options, n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def _line(name: str, entry: Mapping[str, Any]) -> Line:
+    words, scales = tuple(entry.get("set", ())), entry.get("scales", {})
+    return Line(name, entry.get("title", name), words, scales, entry.get("published"), entry.get("beta"))
+
+
+def _check_entries(study: str, spec: Mapping[str, Any]) -> None:
+    """Every mapping of the file has the keys of its kind."""
+    if not spec.get("rows"):
+        _need(study, "study without rows", spec, ["measure"])
+    else:
+        _need(study, "study with rows", spec, ["scales"])
+    for scale, entry in _scales(study, spec).items():
+        _need(study, f"scale {scale}", entry, ["seeds"])
+    for kind in ("row", "column", "figure"):
+        for name, entry in spec.get(f"{kind}s", {}).items():
+            _check(study, kind, entry, name)
+            _scales(study, entry)
+    for part in spec.get("parts", ()):
+        _check(study, "part", part)
+    if "sweep" in spec:
+        _check(study, "sweep", spec["sweep"])
+
+
+def _scales(study: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = entry.get("scales", {})
+    for scale, special in found.items():
+        _known(study, "scale", [scale], SCALES)
+        _check(study, "scale", special, scale)
+    return found
+
+
+def _check_names(study: Study) -> None:
+    """Parts and figures name what there is; this is said before hours of training and not after them."""
+    scales = [*study.spec.get("scales", {})]
+    columns = list(dict.fromkeys(name for scale in scales for name in study.columns(scale)))
+    labels = list(dict.fromkeys(job.label for scale in scales for job in study.jobs(scale)))
+    for part in study.parts():
+        _known(study.name, "measure", part.measures, [*MEASURES])
+        _known(study.name, "row", part.rows, [*study.rows])
+        _known(study.name, "column", part.columns or (), columns)
+        _known(study.name, "cell", [label for pair in part.compare for label in pair], labels)
+    for figure in study.spec.get("figures", {}).values():
+        _known(study.name, "kind", [figure["kind"]], KINDS)
+        _known(study.name, "row", figure.get("rows", ()), [*study.rows])
+        _known(study.name, "column", map(str, figure.get("columns", ())), columns)
+
+
+def _check(study: str, kind: str, entry: Any, name: str = "") -> None:
+    where = f"{kind} {name}".strip()
+    if not isinstance(entry, dict):
+        raise UsageError(f"configs/study/{study}.yaml: {where} is {entry!r}; expected keys with values.")
+    _known(study, f"key of a {kind}", map(str, entry), _KEYS[kind])
+    _need(study, where, entry, _NEEDED.get(kind, ()))
+
+
+def _need(study: str, where: str, entry: Mapping[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
+        if key not in entry:
+            raise UsageError(f"configs/study/{study}.yaml: a {where} needs {key!r}.")
+
+
+def _known(study: str, what: str, given: Iterable[str], options: Sequence[str]) -> None:
+    for each in given:
+        if each not in options:
+            there = f"there are {', '.join(options)}.{near(each, options)}"
+            raise UsageError(f"configs/study/{study}.yaml: {each!r} is no {what}; {there}")

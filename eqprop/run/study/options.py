@@ -1,0 +1,77 @@
+"""What follows the name of a study on its command line."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eqprop.run.compose import groups, own_folder
+from eqprop.run.errors import UsageError
+from eqprop.run.study.spec import SCALES, near
+
+
+class Options(NamedTuple):
+    """The keys and their defaults."""
+
+    scale: str = "cpu"
+    workers: int | None = None
+    rerun: bool = False
+    redraw: bool = False
+    results: str | None = None
+    root: str = "outputs"
+    dirty: bool = False
+    label: Mapping[str, str] = {}
+    """By the name of a data set, what tables call a copy of it."""
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Words as they stand after the first `=`: a path may have blanks, signs and a `~` in it.
+
+    **Raises:** `UsageError` for a key that is none of a study's, or a value that it cannot have.
+    """
+    given: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.startswith("label."):
+            data = groups(own_folder())["data"]
+            labels[_choice("the data set of a label", key.removeprefix("label."), data)] = value
+        elif key in _READERS:
+            given[key] = _READERS[key](key, value)
+        else:
+            known = (*_READERS, "label.DATA")
+            raise UsageError(f"A study has no key {key!r}; it has {', '.join(known)}.{near(key, known)}")
+    return Options(**given, label=labels)
+
+
+def _choice(key: str, value: str, options: Sequence[str]) -> str:
+    if value not in options:
+        raise UsageError(f"{key}={value}: expected {', '.join(options)}.{near(value, options)}")
+    return value
+
+
+def _flag(key: str, value: str) -> bool:
+    return _choice(key, value.lower(), ("true", "false")) == "true"
+
+
+def _count(key: str, value: str) -> int | None:
+    if value == "null":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"{key}={value}: expected a whole number of at least 1, or null.")
+    return int(value)
+
+
+def _path(key: str, value: str) -> str | None:
+    if not value or (value == "null" and key == "root"):
+        raise UsageError(f"{key}={value}: expected a folder.")
+    return None if value == "null" else value
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "scale": lambda key, value: _choice(key, value, SCALES),
+    "workers": _count,
+    "rerun": _flag,
+    "redraw": _flag,
+    "results": _path,
+    "root": _path,
+    "dirty": _flag,
+}
