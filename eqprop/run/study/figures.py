@@ -12,14 +12,16 @@ A study's file says what is drawn:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eqprop.run.frame import MEASURES, results
 from eqprop.run.study import style
 from eqprop.run.study.records import Record
-from eqprop.run.study.spec import Study
+from eqprop.run.study.spec import Study, cell_label
 
 TITLES = {
     "accuracy": ("validation accuracy (%)", 100.0),
@@ -39,11 +41,11 @@ class Request(NamedTuple):
     columns: tuple[str | None, ...]
     panels: tuple[str, ...]
     records: Mapping[str, Sequence[Record]]
-    """Of every label, those that have a result."""
+    """Of every cell, by its label, those that have a result."""
 
     def of(self, row: str, column: str | None) -> Sequence[Record]:
         """The records of a cell."""
-        return self.records.get(f"{column}-{row}" if column else row, ())
+        return self.records.get(cell_label(row, column), ())
 
     def title(self, row: str) -> str:
         """What a legend calls it."""
@@ -83,7 +85,7 @@ def curves(request: Request) -> Figure:
                 style.band(axis, [*runs[0]], [[*run.values()] for run in runs], index, request.title(row))
         style.frame(axis, "epoch", ylabel, request.study.columns(request.scale)[column].title if column else None)
         axis.locator_params(axis="x", integer=True)
-    axes[0].legend()
+    _legend(axes)
     return figure
 
 
@@ -110,7 +112,7 @@ def points(request: Request) -> Figure:
             style.points(axis, x, runs, index, request.title(row))
         style.frame(axis, sweep["title"], MEASURES[name].title)
         axis.set_xticks(x)
-    axes[0].legend()
+    _legend(axes)
     return figure
 
 
@@ -123,10 +125,10 @@ def rows(request: Request) -> Figure:
         for place, (row, column) in enumerate(names):
             found = values(request.of(row, column), name)
             index = request.columns.index(column)
-            for position in [place] if found else []:
+            if found:
                 look = {"color": style.STYLES[index]["color"], "marker": style.STYLES[index]["marker"]}
-                axis.plot([sum(found) / len(found)], [position], linestyle="", markersize=6, **look)
-                axis.plot(found, [position] * len(found), "|", color="black", markersize=7)
+                axis.plot([fmean(found)], [place], linestyle="", markersize=6, **look)
+                axis.plot(found, [place] * len(found), "|", color="black", markersize=7)
         axis.set_yticks(range(len(names)), [_name(request, *each) for each in names] if axis is axes[0] else [])
         axis.invert_yaxis()
         style.frame(axis, MEASURES[name].title, "")
@@ -150,18 +152,26 @@ def layers(request: Request) -> Figure:
         style.frame(axis, "layer; the last is the output", "cosine to the true errors", title)
         axis.locator_params(axis="x", integer=True)
         axis.set_ylim(-0.1, 1.06)
-    axes[0].legend()
+    _legend(axes)
     return figure
 
 
 def cosines(record: Record) -> dict[str, float]:
-    """By layer, at the end of training, from the input to the output."""
-    last = next(line for line in reversed(record.metrics) if "cosine_hidden" in line)
+    """By layer, at the end of training, from the input to the output; empty where there are no error vectors."""
+    last = next((line for line in reversed(record.metrics) if "cosine_hidden" in line), {})
     found = {name.removeprefix("cosine_"): v for name, v in last.items() if name.startswith("cosine_")}
     hidden = sorted(
         (name for name in found if name[-1].isdigit()), key=lambda name: int("".join(filter(str.isdigit, name)))
     )
     return {name: found[name] for name in [*hidden, "out"] if name in found}
+
+
+def _legend(axes: Sequence[Axes]) -> None:
+    """One legend, in the first panel that has something to tell apart."""
+    for axis in axes:
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
+            return
 
 
 def values(records: Sequence[Record], name: str) -> list[float]:

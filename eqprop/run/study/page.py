@@ -14,12 +14,18 @@ from eqprop.run.study.spec import Job, Line, Part, Study
 from eqprop.run.tables import DASH, markdown
 
 NOTE = (
-    "Mean ± standard deviation over n seeds, after the last epoch. The test images were measured once, at the end of each "
-    "run; choices were made on validation images, where the setting has any. Unsettled: share of training examples with a "
-    "phase that missed its tolerance. Seconds are those of a whole run, with compilation, beside other work on the machine: "
-    "they are no measure of speed."
+    "Mean ± standard deviation over n seeds, at the end of training. {tested} Unsettled: share of training examples "
+    "with a phase that missed its tolerance. Seconds are those of a whole run, with compilation, beside other work on "
+    "the machine: they are no measure of speed."
 )
-OLD = "Test images were measured in every epoch of these runs, as there was no validation split when they were made."
+ONCE = (
+    "The test images were measured once, at the end of each run; choices were made on validation images, where the "
+    "setting has any."
+)
+OLD = (
+    "The test images were measured in every epoch of {count} of the {all} runs, as there was no validation split when "
+    "they were made."
+)
 NOT_RUN = "not run at this scale"
 
 
@@ -41,14 +47,20 @@ def page(
         lines += _part(study, part, scale, records)
     if study.rows:
         lines += differences(study, scale, records)
-        lines += [NOTE if any(r.summary.get("measured") for r in records) else OLD, ""]
+        lines += [_note(records), ""]
     lines += [f"Not shown: {spec['not_shown'].strip()}", ""] if "not_shown" in spec else []
     lines += [f"Made by `eqprop study {study.name} scale={scale}`; its records are the `*.gz` files beside this page."]
     return "\n".join(lines) + "\n"
 
 
+def _note(records: Sequence[Record]) -> str:
+    done = [record for record in records if record.missing is None]
+    old = [record for record in done if "measured" not in record.summary]
+    return NOTE.format(tested=OLD.format(count=len(old), all=len(done)) if old else ONCE)
+
+
 def provenance(records: Iterable[Record], scale: str) -> str:
-    """The scale, and where the records come from."""
+    """The scale, and where the records come from: every commit, version and machine that a run names."""
     done = [record for record in records if record.missing is None]
     if not done:
         return f"Scale `{scale}`: no results yet."
@@ -60,7 +72,9 @@ def provenance(records: Iterable[Record], scale: str) -> str:
             value: Any = record._asdict()
             for name in path:
                 value = value.get(name, default) if isinstance(value, dict) else default
-            found.append(str(value[0] if isinstance(value, list) and value else value))
+            if isinstance(value, list):
+                value = f"{len(value)} x {value[0]}" if len(value) > 1 else (value or [default])[0]
+            found.append(str(value))
         return ", ".join(dict.fromkeys(found))
 
     commits: dict[str, int] = {}
@@ -68,12 +82,11 @@ def provenance(records: Iterable[Record], scale: str) -> str:
         commit = record.environment.get("commit") or "unknown"
         name = f"`{commit[:10]}`" + (" with uncommitted changes" if commit.endswith(CHANGES) else "")
         commits[name] = commits.get(name, 0) + 1
-    counted = (
-        ", ".join(f"{name} ({count} runs)" for name, count in commits.items()) if len(commits) > 1 else [*commits][0]
-    )
+    several = [f"{name} ({count} runs)" for name, count in commits.items()]
+    counted = ", ".join(several if len(several) > 1 else commits)
     return (
-        f"Scale `{scale}`; {len(done)} runs. Data: {of('config', 'data', 'label')}. {of('environment', 'precision')} on "
-        f"{of('environment', 'devices')} ({of('environment', 'processor', default='processor not recorded')}), "
+        f"Scale `{scale}`; {len(done)} runs. Data: {of('config', 'data', 'label')}. {of('environment', 'precision')} "
+        f"on {of('environment', 'devices')} ({of('environment', 'processor', default='processor not recorded')}), "
         f"{of('environment', 'cores_used', default='all')} cores a run; JAX {of('environment', 'versions', 'jax')}; "
         f"numerics {of('config', 'numerics', default='1 (first edition)')}; commit {counted}."
     )
@@ -89,7 +102,10 @@ def _part(study: Study, part: Part, scale: str, records: Sequence[Record]) -> li
 
 
 def table(study: Study, part: Part, scale: str, records: Sequence[Record]) -> str:
-    """Rows by columns, each with the measures, the runs behind them, and the published figure where there is one."""
+    """Rows by columns, each with the measures, the runs behind them, and the published figure where there is one.
+
+    **Raises:** `ValueError` if a cell would average runs of different length or data.
+    """
     jobs = {(job.row, job.column): job for job in study.jobs(scale)}
     columns: list[Line | None] = list(study.columns(scale).values()) or [None]
     columns = [c for c in columns if part.columns is None or (c is not None and c.name in part.columns)]
@@ -173,7 +189,7 @@ def _cell_title(study: Study, job: Job, scale: str) -> str:
 def differences(study: Study, scale: str, records: Sequence[Record]) -> list[str]:
     """What sets the runs apart from the reference setting, read from the configurations."""
     reference = study.spec.get("reference")
-    if reference is None:
+    if reference is None or all(record.missing is not None for record in records):
         return []
     theirs = flatten(settings(compose(reference)))
     lines = [f"What differs from the reference setting, `{' '.join(reference)}`, in the runs of each column:", ""]

@@ -18,6 +18,7 @@ SHEET = Path(__file__).with_name("eqprop.mplstyle")
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#004D40", "#CC79A7"
 """Colours that colour-blind readers tell apart, and that differ in luminance, so that they stay apart in grey."""
 
+Numbers = Sequence[float] | Sequence[int]
 STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": ORANGE, "linestyle": "--", "marker": "s"},
@@ -47,21 +48,21 @@ def frame(axis: Axes, xlabel: str, ylabel: str, title: str | None = None) -> Non
         axis.set_title(title)
 
 
-def line(axis: Axes, x: Sequence[float], y: Sequence[float | None], index: int, label: str | None = None) -> None:
+def line(axis: Axes, x: Numbers, y: Sequence[float | None], index: int, label: str | None = None) -> None:
     """One curve in the style of that number; gaps where there is no value."""
     values = [math.nan if value is None else value for value in y]
     axis.plot(x, values, label=label, **STYLES[index % len(STYLES)])
 
 
-def band(axis: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], index: int, label: str | None = None) -> None:
-    """The mean over runs, and every run as a thin line, so that a reader sees how many there are and how they spread."""
+def band(axis: Axes, x: Numbers, runs: Sequence[Numbers], index: int, label: str | None = None) -> None:
+    """The mean over runs, and every run as a thin line, so that a reader sees how many they are and how they spread."""
     line(axis, x, [fmean(values) for values in zip(*runs, strict=True)], index, label)
     colour = STYLES[index % len(STYLES)]["color"]
     for run in runs if len(runs) > 1 else ():
         axis.plot(x, run, color=colour, linewidth=0.6, alpha=0.6)
 
 
-def points(axis: Axes, x: Sequence[float], runs: Sequence[Sequence[float]], index: int, label: str | None = None):
+def points(axis: Axes, x: Numbers, runs: Sequence[Numbers], index: int, label: str | None = None) -> None:
     """At every `x` the mean over `runs[k]` with a bar of one standard deviation, and every run as a small mark."""
     style = STYLES[index % len(STYLES)]
     means = [fmean(values) if values else math.nan for values in runs]
