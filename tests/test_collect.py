@@ -1,16 +1,19 @@
 """Run folders gathered into a table."""
 
 import csv
-import fcntl
 import io
 import json
+import math
 import sys
+from typing import Any
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from eqprop.run import collect
-from eqprop.run.collect import differing, group, load, table
+from eqprop.run.collect import differing, load, table
+from eqprop.run.frame import grouped, of_rows
 
 CONFIG = {
     "seed": 0,
@@ -44,6 +47,11 @@ def write(folder, accuracy=None, *, seeds=None, cosine=0.5, members=None, **chan
     }
     (folder / "summary.json").write_text(json.dumps(summary | ({"members": members} if members else {})))
     return folder
+
+
+def group(rows, by):
+    """Grouped runs as dictionaries."""
+    return grouped(of_rows(rows), by).to_dict("records")
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ def test_statistics_over_seeds(runs):
     assert nudge["test_accuracy_std"] == pytest.approx(0.02)  # of a sample
     assert rbp["test_accuracy_std"] == pytest.approx(0.04 / 2**0.5)
     (one,) = group(rows[:1], [])
-    assert one["runs"] == 1 and one["test_accuracy_std"] is None
+    assert one["runs"] == 1 and math.isnan(one["test_accuracy_std"])
 
 
 def test_members_of_a_population_count_each(runs):
@@ -105,9 +113,21 @@ def test_an_estimator_without_error_vectors_has_no_cosine(tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     del summary["cosine_hidden"]
     (folder / "summary.json").write_text(json.dumps(summary))
-    (row,) = group(load(tmp_path), [])
-    assert row["cosine_hidden"] is None
-    assert "| 90.00 |  | 0.250 |" in table([row], "md")
+    frame: Any = grouped(of_rows(load(tmp_path)), [])
+    assert math.isnan(frame["cosine_hidden"][0])
+    assert "| 90.00 |  |  | 0.250 |" in table(frame)
+
+
+def test_settings_stay_what_they_are_beside_runs_that_lack_them(tmp_path):
+    """A whole number is not made a decimal one, and a key that is not there is no other value than null."""
+    four = {**CONFIG["estimator"], "stencil": {"_target_": "eqprop.cauchy", "radius": 0.4, "num_points": 4}}
+    write(tmp_path / "four", 0.9, estimator=four)
+    write(tmp_path / "null", 0.8, estimator={**RBP, "stencil": None})
+    write(tmp_path / "absent", 0.7, estimator=RBP, seed=1)
+    rows = load(tmp_path)
+    frame = grouped(of_rows(rows), ["estimator._target_", "estimator.stencil"])
+    assert sorted(frame["runs"]) == [1, 2]
+    assert "| 4 | 1 | 90.00 |" in table(grouped(of_rows(rows), ["estimator.stencil.num_points"]))
 
 
 def test_markdown(runs, capsys):
@@ -115,11 +135,26 @@ def test_markdown(runs, capsys):
     written = capsys.readouterr()
     assert written.err == ""
     lines = written.out.splitlines()
-    assert lines[0].startswith("| estimator | runs | test accuracy (%) | hidden cosine |")
-    assert "| FiniteNudge | 3 | 92.00 ± 2.00 | 0.500 ± 0.000 | 0.250 ± 0.000 | 1.00 ± 0.00 | 12.0 ± 0.0 |" in lines
+    assert lines[0].startswith("| estimator | runs | test accuracy (%) | validation accuracy (%) | hidden cosine |")
+    assert "| FiniteNudge | 3 | 92.00 ± 2.00 |  | 0.500 ± 0.000 | 0.250 ± 0.000 | 1.00 ± 0.00 | 12.0 ± 0.0 |" in lines
     assert (
-        "| RecurrentBackprop | 2 | 82.00 ± 2.83 | 1.000 ± 0.000 | 0.250 ± 0.000 | 1.00 ± 0.00 | 12.0 ± 0.0 |" in lines
+        "| RecurrentBackprop | 2 | 82.00 ± 2.83 |  | 1.000 ± 0.000 | 0.250 ± 0.000 | 1.00 ± 0.00 | 12.0 ± 0.0 |"
+        in lines
     )
+
+
+def test_latex(runs, capsys):
+    """Empty cells keep their place; signs of LaTeX are escaped."""
+    write(runs / "other", 0.5, data={"name": "50% & #1|_x"})
+    write(runs / "nameless", 0.4, data={"name": None})
+    collect.main([str(runs), "--by", "data.name", "--format", "latex"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "\\begin{tabular}{llllllll}" and lines[-1] == "\\end{tabular}"
+    assert lines[1].startswith("data.name & runs & test accuracy (\\%) & ")
+    assert {line.count(" & ") for line in lines[1:-1]} == {7}
+    assert any(line.startswith("50\\% \\& \\#1|\\_x & 1 & 50.00 &  & 0.500 & ") for line in lines)
+    assert any(line.startswith(" & 1 & 40.00 & ") for line in lines)
+    assert any(" & 5 & 88.00 $\\pm$ " in line for line in lines)
 
 
 def test_csv(runs, tmp_path, capsys):
@@ -142,9 +177,9 @@ def test_parquet(runs, tmp_path):
 
 def test_parquet_without_pyarrow_says_what_to_install(runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(SystemExit, match="pip install pyarrow"):
+    with pytest.raises(ValueError, match="pip install pyarrow"):
         collect.main([str(runs), "--format", "parquet", "--output", str(tmp_path / "table.parquet")])
-    with pytest.raises(SystemExit, match="needs --output FILE"):
+    with pytest.raises(ValueError, match="needs --output FILE"):
         collect.main([str(runs), "--format", "parquet"])
 
 
@@ -153,9 +188,10 @@ def test_what_is_not_finished_is_listed(runs, capsys):
     (runs / "killed" / "metrics.jsonl").write_text('{"epoch": 0}\n{"epoch": 1}\n')
     (write(runs / "stopped") / "stopped.txt").write_text("Unsettled: In epoch 1, too many\n")
     write(runs / "running")
+    (write(runs / "cut") / "metrics.jsonl").write_text('{"epo')
+    (write(runs / "odd") / "summary.json").write_text("{}")
     (write(runs / "damaged", 0.5) / "summary.json").write_text("{")
-    with open(runs / "running" / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(runs / "running" / ".lock"):
         collect.main([str(runs)])
     written = capsys.readouterr()
     lines = dict(line.removeprefix(f"not in the table: {runs}/").split(": ", 1) for line in written.err.splitlines())
@@ -163,7 +199,9 @@ def test_what_is_not_finished_is_listed(runs, capsys):
     assert lines["stopped"] == "stopped, 0 of 3 epochs done; Unsettled: In epoch 1, too many"
     assert lines["running"] == "running, 0 of 3 epochs done"
     assert lines["damaged"].startswith("damaged, JSONDecodeError")
-    assert len(lines) == 4
+    assert lines["cut"].startswith("damaged, JSONDecodeError")
+    assert lines["odd"].startswith("damaged, KeyError")
+    assert len(lines) == 6
     assert written.out.count("\n") == 4  # the finished ones alone
 
 
@@ -192,5 +230,5 @@ def test_what_cannot_be_collected_is_an_error(arguments, message, tmp_path, monk
     if arguments != ["."]:
         write(tmp_path / "unfinished" / "one")
         write(tmp_path / "runs" / "one", 0.9)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         collect.main(arguments)

@@ -11,7 +11,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from eqprop.run.frame import MEASURES, grouped, results
+from eqprop.run.frame import MEASURES, grouped, of_rows, results
 from eqprop.run.record import CONFIG, LOCK, METRICS, STOPPED, flatten, read_summary
 from eqprop.run.tables import markdown
 
@@ -34,6 +34,8 @@ def load(folders: str | Path | Iterable[str | Path]) -> list[Row]:
 
     Runs are found at any depth by their `config.yaml`. The status is `finished`, `running`, `stopped` (with the
     reason), `unfinished` (killed) or `damaged`.
+
+    **Raises:** `FileNotFoundError` if there is no such folder.
     """
     roots = [folders] if isinstance(folders, (str, Path)) else folders
     paths = sorted({path.parent for root in roots for path in _found(Path(root).expanduser())})
@@ -59,13 +61,18 @@ def differing(rows: Sequence[Row]) -> list[str]:
 
 def table(frame: pd.DataFrame) -> str:
     """Grouped runs in Markdown."""
-    keys = [*frame.columns[: frame.columns.get_loc("runs")]]
+    return markdown(*_shown(frame))
+
+
+def _shown(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of grouped runs."""
+    keys = _keys(frame)
     head = [*(key.removesuffix("._target_") for key in keys), "runs", *(MEASURES[name].title for name in SHOWN)]
     lines = []
     for row in frame.to_dict("records"):
         cells = (_cell(row[name], row[f"{name}_std"], name) for name in SHOWN)
         lines.append([*(_text(row[key]) for key in keys), str(row["runs"]), *cells])
-    return markdown(head, lines)
+    return head, lines
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -94,15 +101,14 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError(f"None of the {len(rows)} runs is finished.")
     found = differing(done)
     by = found if options.by is None else [_resolve(key, done) for key in options.by]
-    frame = pd.DataFrame(done)
+    frame = of_rows(done)
     _warn(frame, by, found)
     _write(grouped(frame, by), options.format, options.output)
 
 
 def _write(frame: pd.DataFrame, form: str, path: Path | None) -> None:
-    keys = [*frame.columns[: frame.columns.get_loc("runs")]]
-    if form != "md":
-        frame = frame.assign(**{key: frame[key].map(_text) for key in keys})
+    if form in ("csv", "parquet"):
+        frame = frame.assign(runs=frame["runs"].astype(int), **{key: frame[key].map(_text) for key in _keys(frame)})
     if form == "parquet":
         try:
             frame.to_parquet(path)
@@ -114,18 +120,22 @@ def _write(frame: pd.DataFrame, form: str, path: Path | None) -> None:
     if path is None:
         sys.stdout.write(text)
     else:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _latex(frame: pd.DataFrame) -> str:
     """The columns of the Markdown table as a LaTeX one; without Jinja, which pandas would want."""
-    lines = [line.strip("|\n ").split(" | ") for line in table(frame).splitlines()]
-    head, body = lines[0], lines[2:]
-    escaped = [
-        [cell.strip().replace("_", "\\_").replace("%", "\\%").replace("±", "$\\pm$") for cell in r] for r in body
-    ]
-    rows = [" & ".join(cell.strip().replace("%", "\\%") for cell in head), *(" & ".join(row) for row in escaped)]
+    head, lines = _shown(frame)
+    rows = [" & ".join(cell.translate(_ESCAPES) for cell in line) for line in (head, *lines)]
     return f"\\begin{{tabular}}{{{'l' * len(head)}}}\n" + "".join(f"{row} \\\\\n" for row in rows) + "\\end{tabular}\n"
+
+
+_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "_%&#$"} | {"±": r"$\pm$"})
+
+
+def _keys(frame: pd.DataFrame) -> list[str]:
+    """What grouped runs were grouped by: the columns before `runs`."""
+    return [*frame.columns[: frame.columns.get_loc("runs")]]
 
 
 def _warn(frame: pd.DataFrame, by: Sequence[str], found: Sequence[str]) -> None:
@@ -151,17 +161,17 @@ def _rows(path: Path) -> list[Row]:
     try:
         config = flatten(OmegaConf.to_container(OmegaConf.load(path / CONFIG)))
         summary = read_summary(path)
+        read = {**row, **config, "config": config}
+        if summary is None:
+            status, reason = _unfinished(path, config)
+            return [{**read, "status": status, "reason": reason}]
+        members = summary.get("members", {})
+        return [
+            {**read, "status": FINISHED, "seed": seed, **results(summary | {k: v[i] for k, v in members.items()})}
+            for i, seed in enumerate(summary["seeds"])
+        ]
     except Exception as error:  # whatever a damaged file makes a parser raise
         return [{**row, "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"}]
-    row.update(config, config=config)
-    if summary is None:
-        status, reason = _unfinished(path, config)
-        return [{**row, "status": status, "reason": reason}]
-    members = summary.get("members", {})
-    return [
-        {**row, "status": FINISHED, "seed": seed, **results(summary | {k: v[i] for k, v in members.items()})}
-        for i, seed in enumerate(summary["seeds"])
-    ]
 
 
 def _unfinished(path: Path, config: Row) -> tuple[str, str]:
@@ -185,6 +195,8 @@ def _locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # of somebody else's folder, which cannot be locked, nothing is known
+        return False
 
 
 def _resolve(key: str, rows: Sequence[Row]) -> str:

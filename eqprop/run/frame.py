@@ -1,6 +1,7 @@
 """Records as pandas frames: a row a run, or a row an epoch of a run."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,24 +21,24 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "test_accuracy": Measure("test accuracy (%)", 100, 2),
-    "test_error": Measure("test error (%)", 100, 2),
-    "validation_accuracy": Measure("validation accuracy (%)", 100, 2),
+    "test_accuracy": Measure("test accuracy (%)", 100.0, 2),
+    "test_error": Measure("test error (%)", 100.0, 2),
+    "validation_accuracy": Measure("validation accuracy (%)", 100.0, 2),
     "cosine_hidden": Measure("hidden cosine"),
     "functional_asymmetry": Measure("functional asymmetry"),
-    "unsettled_fraction": Measure("unsettled (%)", 100, 2),
-    "bounded_fraction": Measure("shortened (%)", 100, 1),
-    "free_steps": Measure("free steps", 1, 1),
-    "nudged_steps": Measure("nudged steps", 1, 1),
-    "seconds": Measure("seconds", 1, 1),
+    "unsettled_fraction": Measure("unsettled (%)", 100.0, 2),
+    "bounded_fraction": Measure("shortened (%)", 100.0, 1),
+    "free_steps": Measure("free steps", 1.0, 1),
+    "nudged_steps": Measure("nudged steps", 1.0, 1),
+    "seconds": Measure("seconds", 1.0, 1),
 }
 """Results of a run; those of alignment are of the end of training."""
 
 
 def results(summary: Mapping[str, Any]) -> dict[str, float]:
     """The results in a summary, by the names of `MEASURES`; of what has a start and an end, the end."""
-    ends = {name: value["end"] if isinstance(value, dict) else value for name, value in summary.items()}
-    found = {name: ends[name] for name in MEASURES if name in ends}
+    named = {name: summary[name] for name in MEASURES if name in summary}
+    found = {name: value["end"] if isinstance(value, dict) else value for name, value in named.items()}
     return found | ({"test_error": 1 - found["test_accuracy"]} if "test_accuracy" in found else {})
 
 
@@ -47,7 +48,14 @@ def of_records(records: Iterable[Record]) -> pd.DataFrame:
         {"label": r.label, "seed": r.seed, "missing": r.missing, **flatten(r.config), **results(r.summary)}
         for r in records
     ]
-    return pd.DataFrame(rows)
+    return of_rows(rows)
+
+
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Results are numbers; settings stay as they are, where pandas would make 4 into 4.0 beside a row without any."""
+    frame = pd.DataFrame(rows, dtype=object)
+    numbers = [name for measure in MEASURES for name in (measure, f"{measure}_std") if name in frame]
+    return frame.astype(dict.fromkeys(numbers, float))
 
 
 def epochs_of(records: Iterable[Record]) -> pd.DataFrame:
@@ -57,7 +65,8 @@ def epochs_of(records: Iterable[Record]) -> pd.DataFrame:
 
 def grouped(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """A row for each combination of the keys `by`: their values, `runs`, and of every result its mean and, as
-    `<name>_std`, the standard deviation of a sample."""
+    `<name>_std`, the standard deviation of a sample; NaN where there are too few runs for it. A key that a run lacks
+    counts as one that is null."""
     keys = [frame[key].map(_hashable) if key in frame else pd.Series("null", frame.index) for key in by]
     groups = frame.groupby(keys, sort=False, dropna=False) if by else [((), frame)]
     rows = []
@@ -69,7 +78,7 @@ def grouped(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             row[name] = values.mean() if len(values) else None
             row[f"{name}_std"] = values.std() if len(values) > 1 else None
         rows.append(row)
-    return pd.DataFrame(rows)
+    return of_rows(rows)
 
 
 def cell(frame: pd.DataFrame, name: str) -> str:
@@ -80,4 +89,5 @@ def cell(frame: pd.DataFrame, name: str) -> str:
 
 
 def _hashable(value: Any) -> str:
+    value = None if isinstance(value, float) and math.isnan(value) else value
     return json.dumps(value, sort_keys=True, default=str)
