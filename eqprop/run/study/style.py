@@ -11,8 +11,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 SHEET = Path(__file__).with_name("eqprop.mplstyle")
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#004D40", "#CC79A7"
@@ -70,6 +72,23 @@ def points(axis: Axes, x: Numbers, runs: Sequence[Numbers], index: int, label: s
     axis.errorbar(x, means, bars, label=label, capsize=2, **style)
     for position, values in zip(x, runs, strict=True):
         axis.plot([position] * len(values), values, ".", color=style["color"], markersize=2.5, alpha=0.7)
+
+
+def quartiles(
+    axis: Axes, x: Sequence[float], runs: Sequence[Sequence[float | None]], index: int, label: str | None = None
+):
+    """At every `x` the median over `runs[k]` with a bar from the first to the third quartile, for logarithmic axes.
+    What is not finite is left out; a gap where nothing is left."""
+    found = [[value for value in values if value is not None and math.isfinite(value)] for values in runs]
+    low, middle, high = np.asarray([np.quantile(v, (0.25, 0.5, 0.75)) if v else [math.nan] * 3 for v in found]).T
+    axis.errorbar(x, middle, (middle - low, high - middle), label=label, elinewidth=0.8, **STYLES[index % len(STYLES)])
+
+
+def log(axis: Axes, which: str = "xy") -> None:
+    """Logarithmic axes, without numbers at minor ticks."""
+    for name in which:
+        getattr(axis, f"set_{name}scale")("log")
+        getattr(axis, f"{name}axis").set_minor_formatter(NullFormatter())
 
 
 legend = partial(Axes.legend)

@@ -75,6 +75,17 @@ def precision(name: str) -> Iterator[jnp.dtype]:
         jax.config.update("jax_enable_x64", before)
 
 
+@contextmanager
+def short_compilation() -> Iterator[None]:
+    """For programs that take longer to compile than to run: most optimisations are left out."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 def cast(tree: T, dtype: jnp.dtype) -> T:
     """The same numbers in another precision."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
