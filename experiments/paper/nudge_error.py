@@ -1,160 +1,195 @@
-"""The error of finite nudges against their radius, and where in the complex plane a nudged network settles.
+"""The error of finite nudges against their strength, in float64 and float32, and what its floor in float32 is made of.
 
-    python -m experiments.paper.nudge_error --scale cpu
-
-A briefly trained Fashion-MNIST network, its error vectors on test images against the tangent response in float64.
+The reference is the tangent response at the free fixed point, in float64 and relaxed until only rounding is left.
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
-from eqprop import RESULTS, FiniteNudge, Model, Sweep, TangentResponse, cauchy
-from experiments.paper.drawing import Arguments, Data, Entry, canvas, frame, legend, line, make, parse
-from experiments.paper.trained import BRIEF, cast, models, precision, provenance, test_images, train
+from eqprop import RESULTS, FiniteNudge, Model, Solution, Sweep, TangentResponse, cauchy
+from eqprop.run.study import style, tables
+from eqprop.run.study.measured import Measured
+from eqprop.run.study.trained import cast, images, models, precision, short_compilation
+from experiments.paper.brief import brief
 
-POINTS = (1, 2, 4, 6, 8)
-SETTLE = {"float64": Sweep(tol=1e-12, max_steps=1000), "float32": Sweep(tol=1e-5, max_steps=500)}
-"""How far each precision can be relaxed: float32 rounds at a residual of about 2e-6 here."""
-MAP = Sweep(tol=1e-6, max_steps=200)
-EXTENT = 1.5
-SIZES = {"quick": (10, 4, 7, 4), "cpu": (50, 7, 21, 10), "full": (200, 17, 61, 50)}
-"""Images and radii of the errors; nodes a side and images of the map."""
+POINTS = (1, 2, 4, 8)
+SETTLED = Sweep(tol=0.0, max_steps=1000)
+"""Until rounding."""
+USUAL = Sweep(tol=1e-4, max_steps=500)
+"""Of the free phase as shipped."""
+MOST = POINTS[-1]
+"""Points that leave the least bias, so that the floor shows."""
+ROUNDING = "all until rounding"
+PARTS: dict[str, tuple[Sweep, Sweep]] = {
+    "nudged phases to 1 %": (SETTLED, Sweep(tol=1.0, rtol=1e-2, max_steps=500)),
+    "nudged phases to 0.1 %": (SETTLED, Sweep(tol=1.0, rtol=1e-3, max_steps=500)),
+    "free phase to 1e-4": (USUAL, SETTLED),
+}
+"""Relaxations of the free phase and of the nudged phases, of which one stops short of rounding. The nudged ones stop at
+a part of the response."""
+SIZES = {"quick": (10, 3), "cpu": (100, 9), "full": (500, 17)}
+"""Images and strengths."""
 
 
-def compute(arguments: Arguments) -> Data:
-    """Errors by number of points and radius in both precisions, and the settled fraction over the plane of β."""
-    trained = train(BRIEF[arguments.scale], arguments.rerun)
-    images, radii, side, few = SIZES[arguments.scale]
-    radii = np.geomspace(0.02, 1.0, radii)
-    x, y = test_images(trained, images)
+def measure(scale: str) -> Measured:
+    """Relative errors by number of points, strength and image in both precisions; those of eight points by what is
+    left to relax."""
+    trained = brief(scale)
+    count, strengths = SIZES[scale]
+    radii = np.geomspace(0.02, 1.0, strengths)
+    x, y = images(trained, count)
     model = models(trained)[-1][1]
-    with precision("float64") as dtype:
+    with precision("float64") as dtype, short_compilation():
         exact, known = (np.asarray(v) for v in _tangent(cast(model, dtype), x.astype(dtype), y))
-    errors = {name: _errors(model, x, y, radii, name, exact, known) for name in SETTLE}
-    with precision("float64") as dtype:
-        axis, settled = settled_map(cast(model, dtype), x[:few].astype(dtype), y[:few], side)
-    return {
-        "radii": radii,
-        "points": POINTS,
-        "errors": errors,
-        "tolerances": {name: relaxation.tol for name, relaxation in SETTLE.items()},
-        "error_norm_median": np.median(np.linalg.norm(exact[known], axis=1)),
-        "images": images,
-        "reference_unsettled": float(np.mean(~known)),
-        "map": {"axis": axis, "settled": settled, "images": few, "tol": MAP.tol, "max_steps": MAP.max_steps},
-        "provenance": provenance(trained),
-    }
+    error = _Errors(model, x, y, radii, exact, known)
+    errors = {name: [error.relative(name, points) for points in POINTS] for name in ("float64", "float32")}
+    floor = {name: error.relative("float32", MOST, *part) for name, part in PARTS.items()}
+    return Measured(
+        {
+            "radii": radii,
+            "points": POINTS,
+            "images": count,
+            "unknown": int(np.sum(~known)),
+            "errors": errors,
+            "floor": {**floor, ROUNDING: errors["float32"][-1]},
+        },
+        [trained.record],
+    )
+
+
+class _Errors:
+    """Finite nudges of one network against the exact error vectors, which are given."""
+
+    def __init__(self, model: Model, x: Array, y: Array, radii: np.ndarray, exact: np.ndarray, known: np.ndarray):
+        self._example, self._radii, self._exact, self._known = (model, x, y), radii, exact, known
+
+    def relative(self, name: str, points: int, free: Sweep = SETTLED, nudged: Sweep = SETTLED) -> np.ndarray:
+        """`‖δ − exact‖/‖exact‖` by strength and image; NaN where some phase did not settle."""
+        with precision(name) as dtype, short_compilation():
+            model, x, y = self._example
+            radii = jnp.asarray(self._radii, dtype)
+            found, settled = _estimates(cast(model, dtype), x.astype(dtype), y, radii, points, free, nudged)
+            distance = np.linalg.norm(np.asarray(found, np.float64) - self._exact, axis=-1)
+            usable = np.asarray(settled) & self._known
+        return np.where(usable, distance / np.linalg.norm(self._exact, axis=-1), math.nan)
 
 
 @eqx.filter_jit
 def _tangent(model: Model, x: Array, y: Array) -> tuple[Array, Array]:
     """The exact error vectors, flat, and which of them are known."""
-    settle = SETTLE["float64"]
 
     def one(x: Array, y: Array) -> tuple[Array, Array]:
-        free = settle(model.network.at(x).drift, model.network.at(x).initial_state())
-        error = TangentResponse(relaxation=settle).error(model.at(x, y), free)
-        return _flat(error.delta), (free.result == RESULTS.successful) & (error.result == RESULTS.successful)
+        free = _free(model, x, SETTLED)
+        error = TangentResponse(relaxation=SETTLED).error(model.at(x, y), free)
+        return ravel_pytree(error.delta)[0], (free.result == RESULTS.successful) & (error.result == RESULTS.successful)
 
     return jax.vmap(one)(x, y)
 
 
 @eqx.filter_jit
-def _estimates(model: Model, x: Array, y: Array, radii: Array, points: int, settle: Sweep) -> tuple[Array, Array]:
-    """Error vectors by radius and image from nudges on a circle, and whether all phases settled."""
+def _estimates(
+    model: Model, x: Array, y: Array, radii: Array, points: int, free: Sweep, nudged: Sweep
+) -> tuple[Array, Array]:
+    """Error vectors by strength and image from nudges on a circle, and whether all phases settled."""
+    begun = jax.vmap(lambda x: _free(model, x, free))(x)
 
-    def one(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
-        free = settle(model.network.at(x).drift, model.network.at(x).initial_state())
-        error = FiniteNudge(stencil=cauchy(radius, points), relaxation=settle).error(model.at(x, y), free)
-        return _flat(error.delta), (free.result == RESULTS.successful) & (error.result == RESULTS.successful)
+    def one(x: Array, y: Array, begun: Solution, radius: Array) -> tuple[Array, Array]:
+        error = FiniteNudge(stencil=cauchy(radius, points), relaxation=nudged).error(model.at(x, y), begun)
+        return ravel_pytree(error.delta)[0], (begun.result == RESULTS.successful) & (error.result == RESULTS.successful)
 
-    return jax.lax.map(lambda radius: jax.vmap(one, in_axes=(0, 0, None))(x, y, radius), radii)
-
-
-def _errors(model: Model, x: Array, y: Array, radii, name: str, exact: np.ndarray, known: np.ndarray) -> Data:
-    """Median relative error over the images that settled, and the fraction that did not, by points and radius."""
-    medians, unsettled = [], []
-    with precision(name) as dtype:
-        model, x, radii = cast(model, dtype), x.astype(dtype), jnp.asarray(radii, dtype)
-        for points in POINTS:
-            estimates, settled = _estimates(model, x, y, radii, points, SETTLE[name])
-            usable = np.asarray(settled) & known
-            distance = np.linalg.norm(np.asarray(estimates, np.float64) - exact, axis=-1)
-            relative = distance / np.linalg.norm(exact, axis=-1)
-            medians.append([np.median(r[u]) if u.any() else math.nan for r, u in zip(relative, usable, strict=True)])
-            unsettled.append(1 - usable.mean(axis=1))
-    return {"median": medians, "unsettled_fraction": unsettled}
+    return jax.lax.map(lambda radius: jax.vmap(one, in_axes=(0, 0, 0, None))(x, y, begun, radius), radii)
 
 
-def settled_map(model: Model, x: Array, y: Array, side: int) -> tuple[Array, np.ndarray]:
-    """Nodes along one axis, and the fraction of images that settle, imaginary part by real part.
-
-    A nudge by the conjugate of β leads to the conjugate state: half of the plane is relaxed, the other mirrored.
-    """
-    axis = jnp.linspace(-EXTENT, EXTENT, side)
-    upper = axis[side // 2 :]
-
-    def one(x: Array, y: Array, beta: Array) -> Array:
-        free = MAP(model.network.at(x).drift, model.network.at(x).initial_state())
-        u = jax.tree.map(lambda leaf: leaf.astype(beta.dtype), free.state)
-        nudged = MAP((lambda u: model.at(x, y).drift(u, beta)), u)
-        return (free.result == RESULTS.successful) & (nudged.result == RESULTS.successful)
-
-    def at(beta: Array) -> Array:
-        return jnp.mean(jax.vmap(one, in_axes=(0, 0, None))(x, y, beta))
-
-    def row(imaginary: Array) -> Array:
-        return jax.vmap(at)(axis + 1j * imaginary)
-
-    half = np.asarray(eqx.filter_jit(lambda: jax.lax.map(row, upper))())
-    return axis, np.concatenate([half[:0:-1], half])
+def _free(model: Model, x: Array, relaxation: Sweep) -> Solution:
+    field = model.network.at(x)
+    return relaxation(field.drift, field.initial_state(), blocks=field.blocks)
 
 
-def _flat(state: dict[str, Array]) -> Array:
-    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(state)])
+def draw(data: dict[str, Any]) -> dict[str, Figure]:
+    """The bias in float64, the same in float32, and the floor of the most points by its causes."""
+    figure, axes = style.canvas(3)
+    radii, most = data["radii"], data["points"][-1]
+    for axis, name in zip(axes, data["errors"], strict=False):
+        for index, (points, errors) in enumerate(zip(data["points"], data["errors"][name], strict=True)):
+            style.quartiles(axis, radii, errors, index, f"N = {points}")
+        error, beta = _least(data, name)
+        style.frame(
+            axis, "nudge β", "relative error of δ", f"{name}: N = {most} misses by {error:.0e} at β = {beta:.2g}"
+        )
+    style.legend(axes[0], loc="lower right")
+    for index, (name, errors) in enumerate(data["floor"].items()):
+        style.quartiles(axes[2], radii, errors, index, name)
+    error = next(iter(_floors(data).values()))
+    title = f"float32, N = {most}: 1 % left to relax costs {100 * error:.2g} %"
+    style.frame(axes[2], "nudge β", "relative error of δ", title)
+    style.legend(axes[2], loc="upper left")
+    for axis in axes:
+        style.log(axis)
+    low, high = axes[2].get_ylim()
+    axes[2].set_ylim(low, high * 30)  # room for the legend
+    figure.suptitle(f"n = {data['images']} images; points are medians, bars quartiles", fontsize=9)
+    return {"nudge_error": figure}
 
 
-def draw(data: Data, arguments: Arguments) -> Figure:
-    """Errors in float64, in float32, and the map."""
-    figure, axes = canvas(3, width=11.5, height=3.7)
-    for axis, name in zip(axes[:2], ("float64", "float32"), strict=True):
-        for index, (points, errors) in enumerate(zip(data["points"], data["errors"][name]["median"], strict=True)):
-            line(axis, data["radii"], errors, index, f"$N={points}$")
-        axis.set(xscale="log", yscale="log")
-        title = "More points, less bias" if name == "float64" else "A floor of tolerance / radius"
-        frame(axis, "radius of the nudge", "relative error of $\\delta$ (median)", f"{title} ({name})")
-    tolerance, size = data["tolerances"]["float32"], data["error_norm_median"]
-    floor = [tolerance / (radius * size) for radius in data["radii"]]
-    axes[1].plot(data["radii"], floor, color="grey", linewidth=1, label="tolerance / (radius · $\\|\\delta\\|$)")
-    legend(axes[0], loc="lower right")
-    legend(axes[1], loc="upper left", ncols=2, fontsize=7)
-    low, high = axes[1].get_ylim()
-    axes[1].set_ylim(low, high * 30)
-    _draw_map(figure, axes[2], data["map"])
-    return figure
+def captions(data: dict[str, Any]) -> dict[str, str]:
+    """What the figure shows."""
+    return {
+        "nudge_error": (
+            "Relative error of the error vector δ against the strength β of N nudges on a circle, in float64 and in "
+            f"float32, and of N = {data['points'][-1]} in float32 by what is left to relax; median and quartiles over "
+            f"n = {data['images']} held-out Fashion-MNIST images, one network of one epoch, CPU."
+        )
+    }
 
 
-def _draw_map(figure: Figure, axis, settled: Data) -> None:
-    nodes = settled["axis"]
-    half = 0.5 * (nodes[1] - nodes[0])
-    extent = (nodes[0] - half, nodes[-1] + half, nodes[0] - half, nodes[-1] + half)
-    image = axis.imshow(settled["settled"], origin="lower", extent=extent, cmap="cividis", vmin=0, vmax=1)
-    angles = np.linspace(0, 2 * math.pi, 200)
-    for radius, style in ((0.5, "-"), (1.0, "--")):
-        axis.plot(radius * np.cos(angles), radius * np.sin(angles), style, color="white", linewidth=1.2)
-        axis.text(0, radius + 0.05, f"radius {radius:g}", color="black", ha="center", va="bottom", fontsize=7)
-    frame(axis, "Re $\\beta$", "Im $\\beta$", "Complex nudges that settle")
-    axis.grid(False)
-    figure.colorbar(image, ax=axis, label="settled images (fraction)", shrink=0.85)
+def answer(data: dict[str, Any]) -> str:
+    """Orders of the bias, and the floor by its causes."""
+    radii, most = data["radii"], data["points"][-1]
+    rows = []
+    for index, points in enumerate(data["points"]):
+        medians = {name: _medians(errors[index]) for name, errors in data["errors"].items()}
+        slope = np.polyfit(np.log(radii[:3]), np.log(medians["float64"][:3]), 1)[0]
+        cells = [f"{values.min():.1e} at β = {radii[int(values.argmin())]:.2g}" for values in medians.values()]
+        rows.append([str(points), f"{slope:.1f}", *cells])
+    head = ["N", "order of the error at small β", *(f"least error, {name}" for name in data["errors"])]
+    floors = ", ".join(f"{100 * error:.2g} % with {part}" for part, error in _floors(data).items())
+    rounding = _medians(data["floor"][ROUNDING])
+    lost = sum(
+        value is None or not math.isfinite(value)
+        for runs in data["errors"].values()
+        for run in runs
+        for row in run
+        for value in row
+    )
+    total = sum(len(row) for runs in data["errors"].values() for run in runs for row in run)
+    return (
+        f"{tables.markdown(head, rows)}\n\n"
+        f"In float32, N = {most} has a floor that depends on what is left to relax. At its best strength the median "
+        f"error is {floors}. With everything relaxed until rounding it is {rounding.min():.1e}, and "
+        f"{rounding[0]:.1e} at β = {radii[0]:.2g}, since rounding is divided by β. "
+        f"{lost} of {total} estimates are left out, as some phase did not settle."
+    )
 
 
-ENTRY = Entry("nudge_error", compute, draw)
+def _least(data: dict[str, Any], name: str) -> tuple[float, float]:
+    """The smallest median error of the most points, and where."""
+    medians = _medians(data["errors"][name][-1])
+    return float(medians.min()), data["radii"][int(medians.argmin())]
 
-if __name__ == "__main__":
-    make(ENTRY, parse())
+
+def _floors(data: dict[str, Any]) -> dict[str, float]:
+    """The smallest median error over the strengths, by what is left to relax."""
+    return {name: float(_medians(errors).min()) for name, errors in data["floor"].items()}
+
+
+def _medians(errors: list[list[float | None]]) -> np.ndarray:
+    """By strength, over the images whose error is known."""
+    return np.nanmedian(np.asarray(errors, float), axis=1)

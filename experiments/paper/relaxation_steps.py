@@ -1,98 +1,127 @@
-"""How a trained network settles: synchronous steps against even-odd sweeps.
-
-python -m experiments.paper.settling --scale cpu
-"""
+"""How free phases settle: synchronous steps, damped ones, and sweeps over every second layer."""
 
 import math
+from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
-from eqprop import RESULTS, Model, Picard, Solution, Sweep
-from experiments.paper.drawing import STYLES, Arguments, Data, Entry, canvas, frame, legend, line, make, parse
-from experiments.paper.trained import BRIEF, models, provenance, test_images, train
+from eqprop import Model, Picard, Sweep, trace
+from eqprop.run.study import style, tables
+from eqprop.run.study.measured import Measured
+from eqprop.run.study.trained import images, models
+from experiments.paper.brief import brief
 
 TOL, LIMIT = 1e-4, 150
-KINDS = {"synchronous": Picard, "even-odd": Sweep}
-QUANTILES = (0.5, 0.9, 0.99)
-SIZES = {"quick": (200, 6), "cpu": (1000, 14), "full": (10_000, 24)}
-"""Images, and numbers of steps at which residuals are measured."""
+KINDS = {
+    "synchronous": Picard(tol=TOL, max_steps=LIMIT),
+    "synchronous, half steps": Picard(tol=TOL, max_steps=LIMIT, damping=0.5),
+    "even-odd sweeps": Sweep(tol=TOL, max_steps=LIMIT),
+}
+STEPS = sorted({round(n) for n in np.geomspace(1, LIMIT, 16)})
+"""At which residuals are kept."""
+QUANTILES = {"median": 0.5, "99 % quantile": 0.99}
+SIZES = {"quick": (1, 100), "cpu": (3, 1000), "full": (5, 5000)}
+"""Networks and images."""
 
 
-def compute(arguments: Arguments) -> Data:
-    """Quantiles of the best residual by steps, steps needed, and the fraction unsettled, of both relaxations."""
-    trained = train(BRIEF[arguments.scale], arguments.rerun)
-    images, counts = SIZES[arguments.scale]
-    model, (x, _) = models(trained)[-1][1], test_images(trained, images)
-    budgets = sorted({int(n) for n in np.geomspace(1, LIMIT, counts).round()})
-    return {
-        "budgets": budgets,
-        "quantiles": QUANTILES,
-        "tol": TOL,
-        "limit": LIMIT,
-        "images": images,
-        "kinds": {name: _measure(kind, model, x, budgets) for name, kind in KINDS.items()},
-        "provenance": provenance(trained),
-    }
-
-
-def _measure(kind: type[Picard] | type[Sweep], model: Model, x: Array, budgets: list[int]) -> Data:
-    residuals = [np.asarray(_relax(kind(tol=0.0, max_steps=n), model, x).residual) for n in budgets]
-    end = _relax(kind(tol=TOL, max_steps=LIMIT), model, x)
-    settled = np.asarray(end.result == RESULTS.successful)
-    return {
-        "residuals": [[_quantile(r, q) for r in residuals] for q in QUANTILES],
-        "steps": np.asarray(end.num_steps)[settled],
-        "unsettled_fraction": float(np.mean(~settled)),
-    }
-
-
-def _quantile(residuals: np.ndarray, q: float) -> float:
-    """NaN, a gap in the curve, where some residual is unknown."""
-    return float(np.quantile(residuals, q)) if np.isfinite(residuals).all() else math.nan
+def measure(scale: str) -> Measured:
+    """By relaxation and network: the share of images above the tolerance and quantiles of the residual, by steps."""
+    seeds, count = SIZES[scale]
+    networks = [brief(scale, seed) for seed in range(seeds)]
+    kinds: dict[str, dict[str, list]] = {name: {} for name in KINDS}
+    for trained in networks:
+        model, (x, _) = models(trained)[-1][1], images(trained, count)
+        for name, relaxation in KINDS.items():
+            best = np.minimum.accumulate(np.asarray(_residuals(model, x, relaxation)), axis=1)
+            for quantity, value in summary(best).items():
+                kinds[name].setdefault(quantity, []).append(value)
+    data = {"steps": STEPS, "tol": TOL, "limit": LIMIT, "networks": seeds, "images": count, "kinds": kinds}
+    return Measured(data, [trained.record for trained in networks])
 
 
 @eqx.filter_jit
-def _relax(relaxation: Picard | Sweep, model: Model, x: Array) -> Solution:
-    return eqx.filter_vmap(lambda x: relaxation(model.network.at(x).drift, model.network.at(x).initial_state()))(x)
+def _residuals(model: Model, x: Array, relaxation: Picard | Sweep) -> Array:
+    """By image and step, the initial state first."""
+    return jax.lax.map(lambda x: trace(model, x, relaxation).residual, x, batch_size=50)
 
 
-def draw(data: Data, arguments: Arguments) -> Figure:
-    """Residuals by step, steps needed, the fraction left."""
-    figure, axes = canvas(3, width=11.5, height=3.4)
-    for index, (name, measured) in enumerate(data["kinds"].items()):
-        for shade, (q, values) in enumerate(zip(data["quantiles"], measured["residuals"], strict=True)):
-            line(axes[0], data["budgets"], values, index, f"{name}, {100 * q:g} %")
-            axes[0].lines[-1].set(alpha=1 - 0.28 * shade, linewidth=2.0 - 0.5 * shade, marker=" os^"[shade + 1])
-        _histogram(axes[1], measured["steps"], data["limit"], index, name)
-        share = 100 * measured["unsettled_fraction"]
-        hatch = ("", "//")[index % 2]
-        axes[2].bar(index, share, 0.6, color=STYLES[index]["color"], hatch=hatch, edgecolor="white")
-        axes[2].text(index, share, f"{share:.1f} %", ha="center", va="bottom", fontsize=9)
-    axes[0].axhline(data["tol"], color="grey", linewidth=1)
-    axes[0].set(xscale="log", yscale="log")
-    frame(axes[0], "steps", "residual $\\|F(u)\\|_2$, best so far", "Sweeps settle in fewer steps")
-    legend(axes[0], loc="lower left", fontsize=7)
-    frame(axes[1], f"steps to a residual of {data['tol']:g}", "test images", "Most images need tens of steps")
-    legend(axes[1], loc="upper right")
-    axes[2].set_xticks(range(len(data["kinds"])), list(data["kinds"]))
-    axes[2].set(xlim=(-0.6, len(data["kinds"]) - 0.4))
-    axes[2].margins(y=0.15)
-    frame(axes[2], "relaxation", f"unsettled after {data['limit']} steps (%)", "Synchronous steps leave images behind")
-    return figure
+def summary(best: np.ndarray) -> dict[str, Any]:
+    """Of the smallest residuals so far, by image and step. One that is not finite is above every tolerance.
+
+    `needed` is the median of the steps to the tolerance over all images, infinite if fewer than half reach it."""
+    kept = np.where(np.isfinite(best), best, math.inf)
+    found: dict[str, Any] = {"above": np.mean(kept[:, STEPS] > TOL, axis=0)}
+    found |= {name: np.quantile(kept[:, STEPS], q, axis=0, method="higher") for name, q in QUANTILES.items()}
+    reached = kept <= TOL
+    found["needed"] = float(np.median(np.where(reached.any(axis=1), reached.argmax(axis=1), math.inf)))
+    return found
 
 
-def _histogram(axis, steps: list[int], limit: int, index: int, label: str) -> None:
-    style = STYLES[index]
-    bins = np.arange(0, limit + 5, 5)
-    axis.hist(steps, bins, histtype="stepfilled", color=style["color"], alpha=0.2)
-    axis.hist(steps, bins, histtype="step", color=style["color"], linestyle=style["linestyle"], linewidth=1.6)
-    axis.plot([], [], color=style["color"], linestyle=style["linestyle"], label=label)
+def draw(data: dict[str, Any]) -> dict[str, Figure]:
+    """The share of images left, the typical residual, and that of the worst hundredth."""
+    figure, axes = style.canvas(3)
+    steps = data["steps"]
+    for index, (name, found) in enumerate(data["kinds"].items()):
+        style.band(axes[0], steps, [[100 * v for v in run] for run in found["above"]], index, name)
+        for axis, quantity in zip(axes[1:], QUANTILES, strict=True):
+            runs = [[math.nan if v is None else v for v in run] for run in found[quantity]]
+            style.band(axis, steps, runs, index)
+    left = {name: 100 * _end(found) for name, found in data["kinds"].items()}
+    best = min(left, key=left.__getitem__)
+    style.frame(
+        axes[0],
+        "steps",
+        f"images with a residual above {data['tol']:g} (%)",
+        f"After {data['limit']} steps {best} leave {left[best]:.2g} %",
+    )
+    axes[0].set_ylim(0, 105)
+    style.log(axes[0], "x")
+    style.legend(axes[0], loc="lower left")
+    for axis, quantity in zip(axes[1:], QUANTILES, strict=True):
+        axis.axhline(data["tol"], color="grey", linewidth=1)
+        axis.annotate(
+            "tolerance", (1, data["tol"]), xytext=(0, 2), textcoords="offset points", color="grey", fontsize=8
+        )
+        style.log(axis)
+        style.frame(axis, "steps", "largest |F(u)|, best so far", f"Residual: {quantity} of the images")
+    networks = style.counted([data["networks"]], "networks")
+    figure.suptitle(f"{networks}, {data['images']} images each; thin lines are networks", fontsize=9)
+    return {"relaxation_steps": figure}
 
 
-ENTRY = Entry("settling", compute, draw)
+def captions(data: dict[str, Any]) -> dict[str, str]:
+    """What the figure shows."""
+    return {
+        "relaxation_steps": (
+            f"Share of images whose free phase has a residual above {data['tol']:g}, and median and 99 % quantile of "
+            f"the residual, against the steps taken; mean of n = {data['networks']} networks of one epoch and "
+            f"{data['images']} held-out Fashion-MNIST images each, float32, CPU."
+        )
+    }
 
-if __name__ == "__main__":
-    make(ENTRY, parse())
+
+def answer(data: dict[str, Any]) -> str:
+    """Steps needed and images left."""
+    rows = []
+    for name, found in data["kinds"].items():
+        needed = [math.inf if steps is None else steps for steps in found["needed"]]
+        ends = [100 * run[-1] for run in found["above"]]
+        rows.append(
+            [name, f"{np.median(needed):.0f}", f"{np.mean(ends):.2g} %", f"{min(ends):.2g} to {max(ends):.2g} %"]
+        )
+    left = {name: 100 * _end(found) for name, found in data["kinds"].items()}
+    worst, best = max(left, key=left.__getitem__), min(left, key=left.__getitem__)
+    head = ["relaxation", "steps of the median image", f"unsettled after {data['limit']} steps", "over networks"]
+    return (
+        f"After {data['limit']} steps {worst} leave {left[worst]:.2g} % of the images above the tolerance, "
+        f"{best} {left[best]:.2g} %.\n\n{tables.markdown(head, rows)}"
+    )
+
+
+def _end(found: dict[str, Any]) -> float:
+    """The share of images left at the last step, the mean over networks."""
+    return float(np.mean([run[-1] for run in found["above"]]))
