@@ -1,206 +1,125 @@
-"""Noise, converters, offsets and short settling: how well a device measures the error vector of one trained network.
+"""How well a device measures error vectors: noise of readings, converters, offsets between phases, short settling.
 
-python -m experiments.substrate.readings                # or: make substrate
+The best strength of a nudge is chosen with the error known, which a device cannot do: it bounds what it can reach.
 """
 
-import argparse
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
-import eqprop
-from eqprop import Substrate
-from eqprop.substrate import (
-    ADC,
-    DeviceFlow,
-    DriftBetweenPhases,
-    PhaseOffset,
-    ReadoutNoise,
-)
-from experiments.paper import trained
-from experiments.paper.drawing import canvas, frame, legend, line
-from experiments.substrate.page import FOLDER, write
+from eqprop import AbstractRelaxation, FiniteNudge, Stencil, Substrate, centred, one_sided
+from eqprop.run.study.measured import Measured
+from eqprop.run.study.trained import precision
+from eqprop.substrate import ADC, AbstractProbe, DeviceFlow, DriftBetweenPhases, PhaseOffset, ReadoutNoise
+from experiments.substrate.bench import SETTLE, Bench, Make
+from experiments.substrate.reading_report import DRIFTING, IN_TURN, answer, captions, draw
+from experiments.substrate.schemes import FEWEST, MOST, SCHEMES
 
-NETWORK = ("data=digits", "epochs=3", "network.angle=0.0", "runtime.x64=true", "homeostasis=none")
-IMAGES = 8
-SETTLE = eqprop.Picard(tol=1e-12, max_steps=4000, damping=0.5)
-STRENGTHS = np.geomspace(2e-3, 1.0, 22)
-SCHEMES: dict[str, tuple[Callable[[Any], eqprop.Stencil], int]] = {
-    "one-sided": (eqprop.one_sided, 1),
-    "two points": (eqprop.centred, 2),
-    "Chebyshev, 4 real points": (lambda b: eqprop.chebyshev(b, 4), 4),
-    "circle, N = 4": (lambda b: eqprop.cauchy(b, 4), 4),
-    "circle, N = 8": (lambda b: eqprop.cauchy(b, 8), 8),
-}
+__all__ = ["answer", "captions", "draw", "measure"]
+
+
+STRENGTHS = {"quick": 10, "cpu": 22, "full": 44}
 NOISES = np.geomspace(1e-6, 1e-3, 7)
-BITS = (4, 6, 8, 10, 12)
-TIMES = (2.0, 4.0, 8.0, 16.0, 32.0)
+SHOWN = 3
+"""The noise whose curves are kept."""
+DRAWS = 3
+BITS = {"quick": (8,), "cpu": (4, 6, 8, 10), "full": (4, 6, 8, 10, 12)}
+RANGE = {"low": -0.25, "high": 1.25}
+"""Of the converter, with room for nudged rates."""
+OFFSET = 1e-3
+TIMES = {"quick": (4.0, 16.0), "cpu": (2.0, 4.0, 8.0, 16.0, 32.0), "full": (2.0, 4.0, 8.0, 16.0, 32.0)}
+WEAK = 0.02
+"""The strength at which short settling is looked at."""
 
 
-class Bench:
-    """The trained network with some images, its settled states and the true error vectors of infinitesimal nudges."""
-
-    def __init__(self):
-        run = trained.train(NETWORK)
-        self.provenance = trained.provenance(run)
-        self.model = trained.models(run)[-1][1]
-        self.x, self.y = trained.test_images(run, IMAGES)
-        self.x = self.x.astype(float)
-        fields = self.model.network.at
-        relax = eqx.filter_vmap(lambda x: SETTLE(fields(x).drift, fields(x).initial_state()))
-        self.free = eqx.filter_jit(relax)(self.x)
-        self.true = self.errors(eqprop.TangentResponse(relaxation=SETTLE), self.free, jax.random.key(0))
-
-    def errors(self, estimator: Any, free: eqprop.Solution, key: jax.Array) -> np.ndarray:
-        """Error vectors, a row an image."""
-        return np.asarray(_errors(estimator, self.model, self.x, self.y, free, key))
-
-    def miss(self, estimator: Any, free: eqprop.Solution | None = None, draws: int = 1) -> float:
-        """`‖δ − true‖/‖true‖`, the root mean square over images and over draws of noise."""
-        start = self.free if free is None else free
-        deltas = [self.errors(estimator, start, jax.random.key(key)) for key in range(draws)]
-        return float(np.linalg.norm(deltas - self.true) / np.linalg.norm(self.true) / np.sqrt(draws))
+def measure(scale: str) -> Measured:
+    """All four, on the same networks and images."""
+    with precision("float64"):
+        bench = Bench(scale)
+        betas = np.geomspace(5e-3, 10.0, STRENGTHS[scale])
+        data = {
+            "noise": noise(bench, betas),
+            "converters": converters(bench, betas, BITS[scale]),
+            "offsets": offsets(bench, betas),
+            "settling": settling(bench, TIMES[scale]),
+        }
+        return Measured({**bench.size, **data}, bench.records)
 
 
-@eqx.filter_jit
-def _errors(estimator: Any, model: eqprop.Model, x: Any, y: Any, free: eqprop.Solution, key: Any) -> Any:
-    keys = jax.random.split(key, x.shape[0])
-
-    def one(x: Any, y: Any, free: eqprop.Solution, key: Any) -> Any:
-        return ravel_pytree(estimator.error(model.at(x, y), free, key=key).delta)[0]
-
-    return eqx.filter_vmap(one)(x, y, free, keys)
+def nudge(
+    scheme: Callable[[Any], Stencil], beta: Array, probe: AbstractProbe | None = None, chip: Array | int = 1
+) -> FiniteNudge:
+    """An estimator with a defect of its measurement."""
+    plain = FiniteNudge(stencil=scheme(beta), relaxation=SETTLE)
+    return plain if probe is None else Substrate(chip=chip, part=probe).equip(plain)
 
 
-def nudge(scheme: Callable[[Any], eqprop.Stencil], beta: float, probe: Any = None, relaxation: Any = SETTLE) -> Any:
-    """An estimator with a defect of its measurement; `β` is traced, so that one program serves all."""
-    plain = eqprop.FiniteNudge(stencil=scheme(jnp.asarray(beta)), relaxation=relaxation)
-    return plain if probe is None else Substrate(chip=1, part=probe).equip(plain)
+def noise(bench: Bench, betas: np.ndarray) -> dict[str, Any]:
+    """Errors against the strength at one noise, and at the best strength of each noise: at equal noise of a reading,
+    and in equal time, in which a scheme of more readings has less time, and thus more noise, for each."""
+    curves, best = {}, {"reading": {}, "time": {}}
+    for label, scheme in SCHEMES.items():
+        make = lambda beta, sigma, stencil=scheme.stencil: nudge(stencil, beta, ReadoutNoise(sigma))
+        longer = np.sqrt(scheme.readings / FEWEST)
+        errors = bench.errors(make, betas, np.concatenate([NOISES, longer * NOISES]), draws=DRAWS)
+        curves[label] = errors[:, SHOWN]
+        best["reading"][label], best["time"][label] = np.split(at_best(errors), 2)
+    return {"betas": betas, "noises": NOISES, "shown": NOISES[SHOWN], "curves": curves, "best": best}
 
 
-def noise(bench: Bench) -> dict[str, Any]:
-    """Errors against `β` at each reading noise, and the exponents of the best."""
-    curves, best, exponents = {}, {}, {}
-    for label, (scheme, order) in SCHEMES.items():
-        # Bias and noise together, as a device has them.
-        noisy = lambda b, s, scheme=scheme: nudge(scheme, b, ReadoutNoise(jnp.asarray(s)))
-        table = [[bench.miss(noisy(b, s), draws=3) for b in STRENGTHS] for s in NOISES]
-        curves[label] = table[3]
-        best[label] = [min(row) for row in table]
-        fitted = np.polyfit(np.log(NOISES[:5]), np.log(best[label][:5]), 1)[0]
-        exponents[label] = {"measured": float(fitted), "predicted": order / (order + 1)}
-        print(label, exponents[label], flush=True)
-    axes = {"betas": STRENGTHS, "noises": NOISES, "at": NOISES[3]}
-    return {**axes, "curves": curves, "best": best, "exponents": exponents}
+def converters(bench: Bench, betas: np.ndarray, bits: tuple[int, ...]) -> dict[str, Any]:
+    """Errors at the best strength through converters: of one conversion a reading, and of eight in all, dithered by
+    half a level."""
+    found: dict[str, dict[str, list]] = {"one": {}, "eight": {}}
+    for label, scheme in SCHEMES.items():
+        samples = MOST // scheme.readings
+        for name, settings in {"one": {}, "eight": {"dither": 0.5, "samples": samples}}.items():
+            found[name][label] = []
+            for number in bits:
+                probe = ADC(number, **RANGE, **settings)
+                make = lambda beta, _, stencil=scheme.stencil, probe=probe: nudge(stencil, beta, probe)
+                draws = DRAWS if settings else 1
+                found[name][label].append(at_best(bench.errors(make, betas[len(betas) // 4 :], draws=draws))[0])
+    return {"bits": bits, "best": found}
 
 
-def converters(bench: Bench) -> dict[str, Any]:
-    """The best error over `β` through a converter."""
-    found = {}
-    for label, (scheme, _) in SCHEMES.items():
-        found[label] = [
-            min(bench.miss(nudge(scheme, b, ADC(bits, low=-0.25, high=1.25))) for b in STRENGTHS[6::2]) for bits in BITS
-        ]
-        print(label, found[label], flush=True)
-    return {"bits": BITS, "best": found}
-
-
-def offsets(bench: Bench) -> dict[str, Any]:
-    """Errors against `β` with an offset of 10⁻³ between phases, in three arrangements, and with drift."""
-    cases = {
-        "one-sided, second array": (eqprop.one_sided, PhaseOffset(1e-3)),
-        "two points, arrays in turn": (eqprop.centred, PhaseOffset(1e-3, alternate=True)),
-        "two points, drift 1e-3 a phase": (eqprop.centred, DriftBetweenPhases(1e-3)),
-        "two points, one array": (eqprop.centred, PhaseOffset(1e-3)),
-        "circle N = 4, drift 1e-3 a phase": (lambda b: eqprop.cauchy(b, 4), DriftBetweenPhases(1e-3)),
+def offsets(bench: Bench, betas: np.ndarray) -> dict[str, Any]:
+    """Errors against the strength with an offset between phases, over as many chips as there are networks."""
+    cases: dict[str, tuple[Callable[[Any], Stencil], AbstractProbe]] = {
+        "one-sided, a second array": (one_sided, PhaseOffset(OFFSET)),
+        IN_TURN: (centred, PhaseOffset(OFFSET, alternate=True)),
+        DRIFTING: (centred, DriftBetweenPhases(OFFSET)),
+        "circle of 4, drift between phases": (SCHEMES["circle, N = 4"].stencil, DriftBetweenPhases(OFFSET)),
+        "two points, one array": (centred, PhaseOffset(OFFSET)),
     }
-    curves = {name: [bench.miss(nudge(s, b, probe)) for b in STRENGTHS] for name, (s, probe) in cases.items()}
-    return {"betas": STRENGTHS, "curves": curves}
+    curves = {}
+    for name, (stencil, probe) in cases.items():
+        make: Make = lambda beta, chip, stencil=stencil, probe=probe: nudge(stencil, beta, probe, chip)
+        found = bench.errors(make, betas, np.arange(1, bench.networks + 1))
+        curves[name] = found.reshape(len(betas), -1)
+    return {"betas": betas, "offset": OFFSET, "curves": curves}
 
 
-def settling(bench: Bench) -> dict[str, Any]:
-    """Errors at `β = 0.02` after a finite time, both phases as long as each other."""
-    found: dict[str, list[float]] = {"one-sided": [], "two points": [], "circle, N = 4": []}
-    for time in TIMES:
+def settling(bench: Bench, times: tuple[float, ...]) -> dict[str, Any]:
+    """Errors of a weak nudge after a finite time, which the free phase and every nudged one have alike."""
+    found: dict[str, list] = {"one-sided": [], "two points": [], "circle, N = 8": []}
+    for time in times:
         flow = DeviceFlow(settle=time, dt=0.1, tol=1e9)
-        fields = bench.model.network.at
-        relax = eqx.filter_vmap(lambda x, f=flow, at=fields: f(at(x).drift, at(x).initial_state()))
-        free = eqx.filter_jit(relax)(bench.x)
-        for label in found:
-            found[label].append(bench.miss(nudge(SCHEMES[label][0], 0.02, relaxation=flow), free))
-    return {"times": TIMES, "beta": 0.02, "errors": found}
+        for label, errors in found.items():
+            make: Make = partial(_settling, SCHEMES[label].stencil, flow)
+            errors.append(bench.errors(make, [WEAK], free=flow)[0, 0])
+    return {"times": times, "beta": WEAK, "errors": found}
 
 
-def draw(data: dict[str, Any]) -> dict[str, Any]:
-    """A picture each."""
-    figures = {}
-    figure, (left, right) = canvas(2, width=10.5, height=3.8)
-    found = data["noise"]
-    for index, label in enumerate(SCHEMES):
-        line(left, found["betas"], found["curves"][label], index, label)
-        power = found["exponents"][label]
-        text = f"{label}: {power['measured']:.2f} ({power['predicted']:.2f})"
-        line(right, found["noises"], found["best"][label], index, text)
-    for axis in (left, right):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-    left.set_ylim(1e-4, 10)
-    at = float(found["at"])
-    frame(left, "nudge β", "relative error of δ", f"Reading noise {at:.1e}: bias against noise")
-    frame(right, "reading noise σ", "error at the best β", "Exponents: measured (predicted)")
-    legend(left, loc="upper right")
-    legend(right, loc="lower right")
-    figures["noise"] = figure
-    figure, (axis,) = canvas(1, width=5.5, height=3.8)
-    for index, label in enumerate(SCHEMES):
-        line(axis, BITS, data["converters"]["best"][label], index, label)
-    axis.set_yscale("log")
-    axis.set_xticks(BITS)
-    frame(axis, "bits of the converter", "relative error of δ at the best β", "A circle is worth bits")
-    legend(axis, loc="lower left")
-    figures["converters"] = figure
-    figure, (axis,) = canvas(1, width=5.5, height=3.8)
-    for index, (label, values) in enumerate(data["offsets"]["curves"].items()):
-        line(axis, data["offsets"]["betas"], values, index, label)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_ylim(1e-11, 60)
-    frame(axis, "nudge β", "relative error of δ", "Offsets are divided by β, unless they cancel")
-    legend(axis, loc="lower left")
-    figures["offsets"] = figure
-    figure, (axis,) = canvas(1, width=5.5, height=3.8)
-    for index, (label, values) in enumerate(data["settling"]["errors"].items()):
-        line(axis, TIMES, values, index, label)
-    axis.axhline(1.0, color="grey", lw=0.8)
-    axis.set_yscale("log")
-    frame(axis, "time to settle, each phase (time constants)", "relative error of δ", "The rest is divided by β")
-    legend(axis, loc="upper right")
-    figures["settling"] = figure
-    return figures
+def _settling(stencil: Callable[[Any], Stencil], flow: AbstractRelaxation, beta: Array, level: Array) -> FiniteNudge:
+    del level
+    return FiniteNudge(stencil=stencil(beta), relaxation=flow)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--redraw", action="store_true", help="draw again what was measured")
-    if parser.parse_args(argv).redraw:
-        data = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in STUDIES}
-    else:
-        jax.config.update("jax_enable_x64", True)
-        bench = Bench()
-        origin = {"images": IMAGES, "provenance": bench.provenance}
-        data = {name: {**measure(bench), **origin} for name, measure in STUDIES.items()}
-    for name, figure in draw(data).items():
-        write(name, data[name], figure)
-
-
-STUDIES = {"noise": noise, "converters": converters, "offsets": offsets, "settling": settling}
-
-if __name__ == "__main__":
-    main()
+def at_best(errors: np.ndarray) -> np.ndarray:
+    """From errors by strength, level and image, those by level and image at the strength of the least median."""
+    choice = np.median(np.where(np.isfinite(errors), errors, np.inf), axis=-1).argmin(axis=0)
+    return errors[choice, np.arange(errors.shape[1])]

@@ -1,7 +1,4 @@
-"""Write noise: the asymmetry it builds up, its closed form, and what homeostasis holds against it.
-
-python -m experiments.substrate.writes                  # or: make substrate
-"""
+"""Write noise without learning: how far two devices of one nominal value walk apart, beside the closed form."""
 
 from typing import Any
 
@@ -9,92 +6,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
+from matplotlib.figure import Figure
 
 from eqprop import Substrate
+from eqprop.run.study import style, tables
+from eqprop.run.study.measured import Measured
 from eqprop.substrate import WriteNoise
-from experiments.paper.drawing import band, canvas, frame, legend, line, present, provenance
-from experiments.paper.study import Job, run_study
-from experiments.substrate.page import write
 
 SIGMA = 2e-3
-EPOCHS = 12
+"""Of the noise at every update."""
 DECAYS = (0.0, 0.01, 0.1)
-PAIRS = 20_000
-BASE = (
-    "data=digits",
-    f"epochs={EPOCHS}",
-    "network.angle=0.0",
-    "stencil=centred",
-    "stencil.beta=0.2",
-    "max_unsettled=1.0",
-    "substrate=ideal",
-    "+substrate.write._target_=eqprop.substrate.WriteNoise",
-    f"+substrate.write.sigma={SIGMA}",
-)
-CASES = {
-    "noise": ("homeostasis=none",),
-    "noise and decay 0.01": ("homeostasis=none", "+substrate.write.decay=0.01"),
-    "noise and homeostasis": ("homeostasis=exact", "homeostasis.coefficient=1.0"),
-}
+STEPS = (1, 3, 10, 30, 100, 300, 1000)
+SIZES = {"quick": (3, 2_000), "cpu": (5, 20_000), "full": (5, 200_000)}
+"""Draws, and device pairs of each."""
 
 
-def main() -> None:
-    """Run what is missing, then draw."""
-    names = {name: "-".join(name.replace(".", "").split()) for name in CASES}
-    jobs = [Job(names[name], (*BASE, *overrides), (0, 1)) for name, overrides in CASES.items()]
-    records = present(run_study("substrate_writes", "cpu", jobs))
-    runs = {name: records[job.label] for name, job in zip(CASES, jobs, strict=True)}
-    epochs = [entry["epoch"] for entry in runs["noise"][0].metrics]
-    metrics = ("functional_asymmetry", "cosine_hidden", "test_accuracy")
-    curves = {
-        name: {m: [[entry[m] for entry in run.metrics] for run in kept] for m in metrics} for name, kept in runs.items()
-    }
-    data = {"sigma": SIGMA, "epochs": epochs, "curves": curves, "walk": walk(), "provenance": provenance(records)}
-    write("writes", data, draw(data))
-
-
-def walk() -> dict[str, Any]:
-    """Of device pairs that are written without learning: the spread of their differences, and its closed form."""
-    steps = np.asarray([1, 3, 10, 30, 100, 300, 1000])
-    found = {}
+def measure(scale: str) -> Measured:
+    """The spread of the pairs' differences by decay, draw and number of updates."""
+    draws, pairs = SIZES[scale]
+    walks = {}
     for decay in DECAYS:
-        rule = Substrate(noise=WriteNoise(SIGMA, decay)).writes()
-        assert rule is not None
-
-        def step(w: Any, key: Any, rule: Any = rule) -> Any:
-            w = w + rule.update(jnp.zeros_like(w), optax.EmptyState(), w, key=key)[0]
-            return w, jnp.std(w[0] - w[1])
-
-        _, spread = jax.lax.scan(step, jnp.zeros((2, PAIRS)), jax.random.split(jax.random.key(0), int(steps[-1])))
-        kept = (1 - decay) ** 2
-        variance = steps if decay == 0 else (1 - kept**steps) / (1 - kept)
-        found[f"{decay:g}"] = {"measured": spread[steps - 1], "closed form": SIGMA * np.sqrt(2 * variance)}
-    return {"steps": steps, "pairs": PAIRS, "by decay": found}
+        keys = jax.random.split(jax.random.key(0), draws)
+        spreads = jax.jit(jax.vmap(lambda key, decay=decay: walk(decay, pairs, key)))(keys)
+        walks[f"{decay:g}"] = {"measured": spreads[:, np.asarray(STEPS) - 1], "closed form": closed_form(decay)}
+    return Measured({"sigma": SIGMA, "steps": STEPS, "draws": draws, "pairs": pairs, "walks": walks})
 
 
-def draw(data: dict[str, Any]) -> Any:
-    """Spread without learning; asymmetry, cosine and accuracy by epoch."""
-    figure, (first, *axes) = canvas(4, width=15.0, height=3.7)
-    for index, (decay, found) in enumerate(data["walk"]["by decay"].items()):
-        line(first, data["walk"]["steps"], found["measured"], index, f"decay {decay}")
-        first.plot(data["walk"]["steps"], found["closed form"], color="black", lw=0.9)
-    first.set_xscale("log")
-    first.set_yscale("log")
-    frame(first, "updates", "std of the difference of two devices", "Without learning (lines: closed form)")
-    legend(first, loc="upper left")
-    panels = (
-        ("functional_asymmetry", 1, "functional asymmetry", "Writes part the two directions"),
-        ("cosine_hidden", 1, "hidden cosine to the true error", "Alignment follows"),
-        ("test_accuracy", 100, "test accuracy (%)", "What the network learns"),
+def walk(decay: float, pairs: int, key: Array) -> Array:
+    """The spread after 1, 2, … updates of pairs that begin alike and are asked for no change."""
+    rule = Substrate(noise=WriteNoise(SIGMA, decay)).writes()
+    assert rule is not None
+
+    def step(w: Array, key: Array) -> tuple[Array, Array]:
+        w = w + rule.update(jnp.zeros_like(w), optax.EmptyState(), w, key=key)[0]
+        return w, jnp.std(w[0] - w[1])
+
+    return jax.lax.scan(step, jnp.zeros((2, pairs)), jax.random.split(key, STEPS[-1]))[1]
+
+
+def closed_form(decay: float) -> np.ndarray:
+    """`σ √(2 Σ (1 − decay)^2k)`, the sum over the updates before."""
+    kept, steps = (1 - decay) ** 2, np.asarray(STEPS)
+    return SIGMA * np.sqrt(2 * (steps if decay == 0 else (1 - kept**steps) / (1 - kept)))
+
+
+def draw(data: dict[str, Any]) -> dict[str, Figure]:
+    """Spread by number of updates."""
+    figure, (axis,) = style.canvas(height=3.4)
+    for index, (decay, found) in enumerate(data["walks"].items()):
+        by_step = list(zip(*found["measured"], strict=True))
+        style.quartiles(axis, data["steps"], by_step, index, f"decay {decay}")
+        axis.plot(
+            data["steps"], found["closed form"], color="black", linewidth=0.8, label=None if index else "closed form"
+        )
+    style.log(axis)
+    style.frame(axis, "updates", "spread of two devices' difference", f"Within {_worst(data):.1%} of the closed form")
+    style.legend(axis, loc="upper left")
+    figure.suptitle(f"{data['draws']} draws of {data['pairs']} pairs: medians and quartiles", fontsize=9)
+    return {"walk": figure}
+
+
+def captions(data: dict[str, Any]) -> dict[str, str]:
+    """What the figure shows."""
+    return {
+        "walk": (
+            f"Standard deviation of the difference of two devices of one nominal value against updates with write "
+            f"noise of {data['sigma']:g} and no learning, by decay, beside the closed form; median and quartiles of "
+            f"n = {data['draws']} draws of {data['pairs']} pairs, simulated device, CPU."
+        )
+    }
+
+
+def answer(data: dict[str, Any]) -> str:
+    """The spread in the end beside its closed form."""
+    rows = []
+    for decay, found in data["walks"].items():
+        ends = [run[-1] for run in found["measured"]]
+        rows.append([decay, f"{np.mean(ends):.4f} ± {np.std(ends, ddof=1):.4f}", f"{found['closed form'][-1]:.4f}"])
+    head = ["decay", f"spread after {data['steps'][-1]} updates", "closed form"]
+    return (
+        f"Without learning, write noise of {data['sigma']:g} takes two devices apart as the closed form says, within "
+        f"{_worst(data):.1%} at any number of updates.\n\n{tables.markdown(head, rows)}"
     )
-    for axis, (metric, factor, ylabel, title) in zip(axes, panels, strict=True):
-        for index, (name, found) in enumerate(data["curves"].items()):
-            band(axis, data["epochs"], [[factor * v for v in run] for run in found[metric]], index, name)
-        frame(axis, "epoch", ylabel, title)
-    legend(axes[2], loc="lower right")
-    figure.suptitle(f"Digits, write noise of standard deviation {data['sigma']:g} at every update", fontsize=11)
-    return figure
 
 
-if __name__ == "__main__":
-    main()
+def _worst(data: dict[str, Any]) -> float:
+    """The largest relative deviation from the closed form, of any decay, draw and number of updates."""
+    ratios = [np.asarray(found["measured"]) / np.asarray(found["closed form"]) for found in data["walks"].values()]
+    return float(max(np.max(np.abs(ratio - 1)) for ratio in ratios))
