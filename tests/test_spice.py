@@ -3,25 +3,30 @@
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eqprop.run.errors import UsageError
 from eqprop.substrate import netlist
 from experiments.spice import compare, simulator
+from experiments.spice.circuits import error_vector, flat, random_circuit, relative, relaxed
+from experiments.spice.comparisons import fixed_points, gradients, noise
+from experiments.spice.golden import golden
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
 def circuit():
-    return compare.random_circuit(0)
+    return random_circuit(0)
 
 
 def test_the_golden_netlist(circuit, tmp_path, monkeypatch):
     """The text of a circuit is what was frozen with ngspice's answers, number by number."""
     written = {}
     monkeypatch.setattr(simulator, "run", lambda text, files: written.update(text=text) or {})
-    compare.golden(tmp_path)
+    golden(tmp_path)
     ours, frozen = written["text"].splitlines(), (GOLDEN / "circuit.cir").read_text().splitlines()
     assert len(ours) == len(frozen)
     for a, b in zip(ours, frozen, strict=True):
@@ -36,24 +41,21 @@ def test_the_golden_answers(circuit):
     """Fixed points, free and nudged, and the error vector as ngspice gave them, to 1e-12."""
     names = netlist.nodes(circuit.network)
     tables = {name: netlist.read((GOLDEN / f"{name}.txt").read_text(), names)[1][0] for name in ("op", "nudged", "ac")}
-    model, x, y = circuit
-    start = model.network.at(x).initial_state()
-    free = compare.NEWTON(model.network.at(x).drift, start)
-    nudged = compare.NEWTON((lambda u: model.at(x, y).drift(u, 0.1)), start)
-    assert compare.relative(tables["op"], compare.flat(free.state)) < 1e-12
-    assert compare.relative(tables["nudged"], compare.flat(nudged.state)) < 1e-12
-    assert compare.relative(tables["ac"].real, compare.error_vector(circuit)) < 1e-12
+    free, nudged = relaxed(circuit), relaxed(circuit, jnp.asarray(0.1))
+    assert relative(tables["op"], flat(free.state)) < 1e-12
+    assert relative(tables["nudged"], flat(nudged.state)) < 1e-12
+    assert relative(tables["ac"].real, np.asarray(error_vector(circuit))) < 1e-12
     assert np.linalg.norm(tables["nudged"] - tables["op"]) > 1e-3
 
 
 @pytest.mark.skipif(not simulator.available(), reason=simulator.ABSENT)
 def test_live():
     """A circuit of its own: `.op`, `.ac`, `.noise` and differences of `.op`."""
-    circuit = compare.random_circuit(11)
-    for name, deviation in compare.fixed_points(circuit).items():
+    circuit = random_circuit(11)
+    for name, deviation in fixed_points(circuit).items():
         assert deviation < compare.TOLERANCES[name], name
-    assert compare.noise(circuit) < compare.TOLERANCES["noise density (.noise)"]
-    assert compare.gradients(circuit) < compare.TOLERANCES["gradient (.op differences)"]
+    assert noise(circuit) < compare.TOLERANCES[compare.NOISE]
+    assert gradients(circuit) < compare.TOLERANCES[compare.GRADIENT]
 
 
 def test_absent_or_failing(monkeypatch):
@@ -64,6 +66,8 @@ def test_absent_or_failing(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match="apt-get install ngspice"):
         simulator.run("", [])
+    with pytest.raises(UsageError, match="apt-get install ngspice"):
+        compare.measure("quick")
 
 
 def test_tables():
