@@ -1,0 +1,190 @@
+"""Studies that look into networks: figures and sentences from small made data, closed forms, one study measured."""
+
+import importlib
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+
+from eqprop.run.compose import CONFIGS
+from eqprop.run.record import to_json
+from eqprop.run.study import style
+from experiments.paper import bias_split, nudge_error, relaxation_steps
+from experiments.spice import compare
+from experiments.substrate import oscillation, reading_report, readings, writes
+from experiments.substrate.schemes import SCHEMES
+
+NAMES = ("nudge_error", "bias_split", "relaxation_steps", "device_readings", "oscillation", "writes", "spice")
+
+
+def falling(*shape: int) -> np.ndarray:
+    """Errors that fall along the first axis and differ a little along the last."""
+    first = np.geomspace(1.0, 1e-3, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return first * np.linspace(0.9, 1.1, shape[-1]) * np.ones(shape)
+
+
+def made_nudge_error() -> dict:
+    radii = np.geomspace(0.02, 1.0, 4)
+    by_order = [radii[:, None] ** points * np.linspace(0.9, 1.1, 5) for points in nudge_error.POINTS]
+    by_order[0][0, 0] = math.nan
+    floor = {name: np.full((4, 5), level) for name, level in zip(nudge_error.PARTS, (0.02, 0.002, 1e-4), strict=True)}
+    return {
+        "radii": radii,
+        "points": nudge_error.POINTS,
+        "images": 5,
+        "errors": {"float64": by_order, "float32": by_order},
+        "floor": {**floor, nudge_error.ROUNDING: by_order[-1]},
+    }
+
+
+def made_bias_split() -> dict:
+    parts = dict(zip(bias_split.PARTS, (1.0, 0.1, 0.01), strict=True))
+    small = dict(zip(bias_split.PARTS, (0.01, 0.2, 0.05), strict=True))
+    runs = {}
+    for label, sizes in (("without", parts), ("with", small)):
+        found = {name: np.full((3, 4), size) for name, size in sizes.items()}
+        found["cosine_hidden"] = np.full((3, 4), math.nan if label == "without" else 0.9)
+        found["cosine_hidden"][:, 1:] = 0.5 if label == "without" else 0.9
+        runs[label] = {"epochs": [0.0, 1.0, 2.0], **found}
+    return {"runs": runs, "networks": 1, "images": 4, "tolerance": 1e-3}
+
+
+def made_relaxation_steps() -> dict:
+    steps = np.arange(relaxation_steps.LIMIT + 1)
+    kinds = {}
+    for name, rate in zip(relaxation_steps.KINDS, (0.95, 0.9, 0.8), strict=True):
+        found = relaxation_steps.summary(np.stack([rate**steps, np.full(len(steps), 0.5), 0.7**steps]))
+        kinds[name] = {quantity: [value, value] for quantity, value in found.items()}
+    common = {"steps": relaxation_steps.STEPS, "tol": relaxation_steps.TOL, "limit": relaxation_steps.LIMIT}
+    return {**common, "networks": 2, "images": 3, "kinds": kinds}
+
+
+def made_readings() -> dict:
+    betas, noises, bits = np.geomspace(0.002, 1.0, 6), readings.NOISES, (8, 10)
+    powers = {label: scheme.order / (scheme.order + 1) for label, scheme in SCHEMES.items()}
+    best = {label: noises[:, None] ** power * np.ones(3) for label, power in powers.items()}
+    offsets = ("one-sided, a second array", reading_report.IN_TURN, reading_report.DRIFTING, "two points, one array")
+    return {
+        "networks": 1,
+        "images": 3,
+        "noise": {
+            "betas": betas,
+            "noises": noises,
+            "shown": noises[readings.SHOWN],
+            "curves": {label: falling(6, 3) for label in SCHEMES},
+            "best": {"reading": best, "time": best},
+        },
+        "converters": {"bits": bits, "best": {by: {s: falling(2, 3) for s in SCHEMES} for by in ("one", "eight")}},
+        "offsets": {"betas": betas, "offset": 1e-3, "curves": {name: falling(6, 3) for name in offsets}},
+        "settling": {"times": (4.0, 8.0), "beta": 0.02, "errors": {"one-sided": falling(2, 3), "two": falling(2, 3)}},
+    }
+
+
+def made_oscillation() -> dict:
+    labels = (oscillation.STATIC, "lock-in, K = 1", "lock-in, K = 3")
+    sizes = {"white noise": (1.0, 2.0, 3.0), "1/f noise": (2.0, 1.0, 0.5)}
+    curves = {
+        kind: {label: size * falling(4, 5) for label, size in zip(labels, each, strict=True)}
+        for kind, each in sizes.items()
+    }
+    betas = np.geomspace(0.01, 0.6, 4)
+    return {"networks": 1, "images": 4, "betas": betas, "time": 960.0, "draws": 5, "curves": curves}
+
+
+def made_writes() -> dict:
+    walks = {}
+    for decay in writes.DECAYS:
+        form = writes.closed_form(decay)
+        walks[f"{decay:g}"] = {"measured": [form, 1.01 * form], "closed form": form}
+    return {"sigma": writes.SIGMA, "steps": writes.STEPS, "draws": 2, "pairs": 10, "walks": walks}
+
+
+def made_spice() -> dict:
+    deviations = {name: [0.0, 0.1 * limit] for name, limit in compare.TOLERANCES.items()}
+    turns = {f"{beta:g}": falling(len(compare.HARMONICS), 2).T for beta in compare.OSCILLATION}
+    common = {"simulator": "ngspice-0", "circuits": 2, "tolerances": compare.TOLERANCES}
+    return {**common, "deviations": deviations, "orders": compare.HARMONICS, "harmonics": turns}
+
+
+MADE = {
+    "nudge_error": (made_nudge_error, ["| 8 | 8.0 |", "2 % with nudged phases to 1 %"]),
+    "bias_split": (made_bias_split, ["Without homeostasis, the largest part in the end is the asymmetry, 1 of"]),
+    "relaxation_steps": (made_relaxation_steps, ["33 %", "even-odd sweeps"]),
+    "device_readings": (made_readings, ["| circle, N = 8 | 8 | 0.89 | 0.89 |", "| one-sided | 2 | 0.50 | 0.50 |"]),
+    "oscillation": (
+        made_oscillation,
+        ["With white noise the best lock-in has 2 times", "With 1/f noise", "0.25 times"],
+    ),
+    "writes": (made_writes, ["within 1.0%"]),
+    "spice": (made_spice, ["Every comparison is within its tolerance."]),
+}
+"""By study, a maker of data and what must stand in the answer."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pages(name, tmp_path):
+    """From data as they are read again, every figure is drawn and described, and the answer says what the data say."""
+    settings = yaml.safe_load((CONFIGS / "study" / f"{name}.yaml").read_text())
+    assert {"title", "question", "setting", "measure", "not_shown"} <= settings.keys()
+    module = importlib.import_module(settings["measure"])
+    make, words = MADE[name]
+    data = json.loads(to_json(make()))
+    with style.styled():
+        figures = module.draw(data)
+        for stem, figure in figures.items():
+            figure.savefig(tmp_path / f"{stem}.png")
+            assert len(figure.axes) <= 3, "too many panels for a page"
+    captions = module.captions(data)
+    assert captions.keys() == figures.keys()
+    assert all(text.endswith(".") for text in captions.values())
+    answer = module.answer(data)
+    for word in words:
+        assert word in answer
+
+
+def test_a_miss_is_said():
+    """A comparison beyond its tolerance is named, in the answer and not hidden by the median."""
+    data = made_spice()
+    data["deviations"][compare.GRADIENT] = [0.0, 1.0]
+    assert f"Beyond tolerance: {compare.GRADIENT}." in compare.answer(data)
+
+
+def test_walks():
+    """Pairs of devices part as the closed form says, and the figure says how well."""
+    data = writes.measure("quick").data
+    for found in data["walks"].values():
+        error = 1 / math.sqrt(2 * data["pairs"])  # of a standard deviation
+        assert np.max(np.abs(np.asarray(found["measured"]) / found["closed form"] - 1)) < 5 * error
+
+
+def test_summary_of_residuals():
+    """One image reaches the tolerance at the second step, one never, one is lost; the median is then never."""
+    best = np.full((3, relaxation_steps.LIMIT + 1), 1.0)
+    best[0, 2:] = 0.0
+    best[2] = math.nan
+    found = relaxation_steps.summary(best)
+    assert found["needed"] == math.inf
+    np.testing.assert_allclose(found["above"][1:], 2 / 3)
+    assert found["above"][0] == 1 and found["median"][-1] == 1.0 and found["99 % quantile"][-1] == math.inf
+
+
+def test_best_strength():
+    """The strength is that of the least median, level by level."""
+    errors = np.asarray([[[1.0, 9.0, 1.0], [5.0, 5.0, 5.0]], [[2.0, 2.0, 2.0], [3.0, 4.0, 0.0]]])
+    np.testing.assert_array_equal(readings.at_best(errors), [[1.0, 9.0, 1.0], [3.0, 4.0, 0.0]])
+
+
+def test_exponents():
+    """A power is found by its exponent."""
+    noises = readings.NOISES
+    assert reading_report.exponent(noises, noises[:, None] ** 0.8 * np.ones(3)) == pytest.approx(0.8)
+
+
+def test_equal_time():
+    """A scheme of the circuit's readings: complex states are two."""
+    for label, scheme in SCHEMES.items():
+        stencil = scheme.stencil(0.1)
+        states = stencil.nodes.size * (2 if stencil.holomorphic else 1)
+        assert scheme.readings == states + (label == "one-sided")
