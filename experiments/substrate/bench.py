@@ -62,9 +62,9 @@ class Bench:
         free: AbstractRelaxation | None = None,
     ) -> np.ndarray:
         """The same, with the draws along a last axis."""
-        strengths, levels = jnp.asarray(strengths), jnp.asarray(levels)
+        grid = jnp.asarray(strengths), jnp.asarray(levels)
         with short_compilation():
-            found = [case.errors(make, strengths, levels, draws, free) for case in self._cases]
+            found = [case.errors(make, *grid, draws, free) for case in self._cases]
         return np.concatenate(found, axis=-2)
 
 

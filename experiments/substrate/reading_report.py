@@ -212,7 +212,7 @@ def _counted(data: dict[str, Any]) -> str:
     return f"{networks}, {data['images']} images each; medians, quartiles"
 
 
-def exponent(noises: np.ndarray, errors: Sequence[Sequence[float]]) -> float:
+def exponent(noises: np.ndarray, errors: Sequence[Sequence[float]] | np.ndarray) -> float:
     """`p` of medians that go as `σ^p`."""
     medians = np.median(np.asarray(errors, float), axis=1)
     return float(np.polyfit(np.log(noises[FITTED]), np.log(medians[FITTED]), 1)[0])

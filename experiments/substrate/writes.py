@@ -39,7 +39,8 @@ def walk(decay: float, pairs: int, key: Array) -> Array:
     assert rule is not None
 
     def step(w: Array, key: Array) -> tuple[Array, Array]:
-        w = w + rule.update(jnp.zeros_like(w), optax.EmptyState(), w, key=key)[0]
+        change, _ = rule.update(jnp.zeros_like(w), optax.EmptyState(), w, key=key)
+        w = w + jnp.asarray(change)
         return w, jnp.std(w[0] - w[1])
 
     return jax.lax.scan(step, jnp.zeros((2, pairs)), jax.random.split(key, STEPS[-1]))[1]
