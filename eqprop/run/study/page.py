@@ -95,7 +95,7 @@ def provenance(records: Iterable[Record], scale: str) -> str:
 def _part(study: Study, part: Part, scale: str, records: Sequence[Record]) -> list[str]:
     lines = [f"## {part.title}", ""] if part.title else []
     lines += [part.setting.strip(), ""] if part.setting else []
-    lines += [table(study, part, scale, records), ""]
+    lines += [table(study, part, scale, records)]
     compared = [compare(*pair, study, scale, records) for pair in part.compare]
     lines += [" ".join(filter(None, compared)), ""] if any(compared) else []
     return lines + ([f"Not shown: {part.not_shown.strip()}", ""] if part.not_shown else [])

@@ -19,6 +19,7 @@ from eqprop.run.overrides import check_overrides, repaired
 from eqprop.run.provenance import changes, checkout
 from eqprop.run.record import SUMMARY, run_path, settings, to_json
 from eqprop.run.study import figures, measured, records as store, style
+from eqprop.run.study.index import index
 from eqprop.run.study.options import Options, parse
 from eqprop.run.study.page import page
 from eqprop.run.study.records import Record, read_run
@@ -103,6 +104,8 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
             found = [*found, *result.records]
             store.save(folder, found)
     write(study, options.scale, folder, found)
+    if _is_committed(folder):
+        (folder.parents[1] / "README.md").write_text(index(folder.parents[1]), encoding="utf-8", newline="\n")
     print(folder / "README.md")
     return folder
 
@@ -219,10 +222,14 @@ def _same(record: Record, cfg: DictConfig) -> bool:
     return decisive(record.config) == decisive(json.loads(to_json(settings(cfg))))
 
 
-def _check_clean(folder: Path, options: Options) -> None:
+def _is_committed(folder: Path) -> bool:
+    """Whether a folder lies among the committed results of a checkout."""
     root = checkout()
-    committed = root is not None and folder.resolve().is_relative_to((root / RESULTS[0]).resolve())
-    if changes() and committed and not options.dirty:
+    return root is not None and folder.resolve().is_relative_to((root / RESULTS[0]).resolve())
+
+
+def _check_clean(folder: Path, options: Options) -> None:
+    if changes() and _is_committed(folder) and not options.dirty:
         raise UsageError(
             f"The code differs from its commit, and {folder} is for results of committed code: commit first, or give "
             "results=FOLDER elsewhere, or dirty=true to record and mark them."
