@@ -128,7 +128,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
     for index, (name, errors) in enumerate(data["floor"].items()):
         style.quartiles(axes[2], radii, errors, index, name)
     error = next(iter(_floors(data).values()))
-    title = f"float32, N = {most}: 1 % left to relax costs {100 * error:.2g} %"
+    title = f"N = {most}: 1 % left to relax costs {100 * error:.2g} %"
     style.frame(axes[2], "nudge β", "relative error of δ", title)
     style.legend(axes[2], loc="upper left")
     for axis in axes:

@@ -109,9 +109,15 @@ def answer(data: dict[str, Any]) -> str:
     rows = []
     for name, found in data["kinds"].items():
         needed = [math.inf if steps is None else steps for steps in found["needed"]]
+        middle = float(np.median(needed))
         ends = [100 * run[-1] for run in found["above"]]
         rows.append(
-            [name, f"{np.median(needed):.0f}", f"{np.mean(ends):.2g} %", f"{min(ends):.2g} to {max(ends):.2g} %"]
+            [
+                name,
+                f"{middle:.0f}" if math.isfinite(middle) else f"over {data['limit']}",
+                f"{np.mean(ends):.2g} %",
+                f"{min(ends):.2g} to {max(ends):.2g} %",
+            ]
         )
     left = {name: 100 * _end(found) for name, found in data["kinds"].items()}
     worst, best = max(left, key=left.__getitem__), min(left, key=left.__getitem__)
