@@ -87,7 +87,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
             style.quartiles(axis, run["epochs"], run[part], index, name)
         style.log(axis, "y")
         part, size = _largest(run)
-        style.frame(axis, "epoch", "bias / true error vector", f"{title} {part} ends largest: {size:.2g}")
+        style.frame(axis, "epoch", "bias / true error vector", f"{title}: {part} {size:.2g}")
     axes[1].sharey(axes[0])
     axes[1].autoscale(axis="y")
     style.legend(axes[0], loc="best")
@@ -111,7 +111,8 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
         "bias_split": (
             "Norms of the parts of the gradient's bias relative to the true error vector, by epoch, without and with "
             f"homeostasis, and the hidden cosine; median and quartiles over {data['images']} held-out Fashion-MNIST "
-            f"images of n = {data['networks']} network(s) each, audited in float64, CPU."
+            f"images of n = {data['networks']} network(s) each, audited in float64, CPU. Titles name "
+            "the part that is the largest in the end."
         )
     }
 
