@@ -264,6 +264,7 @@ def test_records_come_back_and_the_same_ones_make_the_same_bytes(tmp_path):
         gzip.compress(b"a" * 1000)[:15],
         gzip.compress(b"\xff\xff"),
     ],
+    ids=["no gzip", "a key is missing", "half a line", "an unknown key", "cut short", "no text"],
 )
 def test_a_damaged_file_of_records_is_named(data, tmp_path):
     (tmp_path / store.FILE).write_bytes(data)

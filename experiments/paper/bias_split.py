@@ -12,7 +12,8 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from eqprop import AbstractRelaxation, Audit, FiniteNudge, Model, Sweep, audit
-from eqprop.run.study import style, tables
+from eqprop.run import tables
+from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 from eqprop.run.study.trained import Trained, cast, images, models, precision, train
 

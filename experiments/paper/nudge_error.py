@@ -15,7 +15,8 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from eqprop import RESULTS, FiniteNudge, Model, Solution, Sweep, TangentResponse, cauchy
-from eqprop.run.study import style, tables
+from eqprop.run import tables
+from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 from eqprop.run.study.trained import cast, images, models, precision, short_compilation
 from experiments.paper.brief import brief

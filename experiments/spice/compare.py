@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from eqprop.run import tables
 from eqprop.run.errors import UsageError
-from eqprop.run.study import style, tables
+from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 from eqprop.run.study.trained import precision
 from experiments.spice import simulator

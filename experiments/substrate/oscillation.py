@@ -8,7 +8,8 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from eqprop import AbstractErrorEstimator, FiniteNudge, LockIn, centred
-from eqprop.run.study import style, tables
+from eqprop.run import tables
+from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 from eqprop.run.study.trained import precision
 from eqprop.substrate import DeviceFlow, Dynamics, Flicker, WhiteNoise

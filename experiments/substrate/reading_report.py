@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from eqprop.run.study import style, tables
+from eqprop.run import tables
+from eqprop.run.study import style
 from experiments.substrate.schemes import SCHEMES
 
 IN_TURN, DRIFTING = "two points, two arrays in turn", "two points, drift between phases"

@@ -10,7 +10,8 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from eqprop import Substrate
-from eqprop.run.study import style, tables
+from eqprop.run import tables
+from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 from eqprop.substrate import WriteNoise
 

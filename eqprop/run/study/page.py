@@ -88,7 +88,7 @@ def provenance(records: Iterable[Record], scale: str) -> str:
         f"Scale `{scale}`; {len(done)} runs. Data: {of('config', 'data', 'label')}. {of('environment', 'precision')} "
         f"on {of('environment', 'devices')} ({of('environment', 'processor', default='processor not recorded')}), "
         f"{of('environment', 'cores_used', default='all')} cores a run; JAX {of('environment', 'versions', 'jax')}; "
-        f"numerics {of('config', 'numerics', default='1 (first edition)')}; commit {counted}."
+        f"numerics {of('config', 'numerics', default='not numbered yet')}; commit {counted}."
     )
 
 
