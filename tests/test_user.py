@@ -187,7 +187,7 @@ def test_teaching_is_checked_where_it_is_given():
     network, x, y = chain(0.0, key=KEY), jnp.ones(6), jnp.ones(3)
     for readout in (SquaredError(), SoftmaxReadout(3, 3, key=KEY), Hinge(layers=("out", "l1"))):
         eqprop.check_teaching(eqprop.Model(network, readout), x, y)
-    model = eqprop.Model(network, Wrong())
+    model = eqprop.Model(network, Wrong())  # pyright: ignore[reportCallIssue]
     with pytest.raises(ValueError, match="Wrong.teaching differs from the gradient of its loss by .* leave it out"):
         eqprop.check_teaching(model, x, y)
     trainer = Trainer(SETTLE, TangentResponse(relaxation=SETTLE), optax.sgd(0.1))

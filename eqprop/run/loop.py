@@ -269,7 +269,7 @@ def _members(sums: dict[str, Array], count: int) -> dict[str, Any]:
     return {name: _plain(np.asarray(value) / count) for name, value in sums.items()}
 
 
-def _plain(value: np.ndarray | np.number) -> float | list[float]:
+def _plain(value: np.ndarray | np.number) -> Any:
     """A number, or one a member."""
     return value.tolist()
 
