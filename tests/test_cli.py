@@ -173,6 +173,7 @@ def test_an_old_hydra_on_a_new_python_is_said_in_words():
             raise ValueError("another")
 
 
+@pytest.mark.bounded
 def test_a_sweep_skips_what_cannot_be_built_and_says_which(tmp_path, cache):
     """`angle` is a setting of one of the networks."""
     words = [word for word in TINY if not word.startswith("network")]
@@ -187,6 +188,7 @@ def test_a_sweep_skips_what_cannot_be_built_and_says_which(tmp_path, cache):
 # --- deploying -----------------------------------------------------------------------------------
 
 
+@pytest.mark.bounded
 def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
     """Without defects every chip is the network itself; with them, chips differ and the run is unchanged."""
     from eqprop.run import deploy

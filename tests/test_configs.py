@@ -107,7 +107,10 @@ def test_every_choice_composes_instantiates_and_says_what_it_is(group, name):
         assert name == "default"
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+SHORT = ("cifar10_published", "cifar10_weak", "digits_resistive", "fashion_mnist_depth", "fashion_mnist_loop")
+
+
+@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in EXPERIMENTS])
 def test_every_experiment_takes_an_abstract_step(name, stand_in):
     words = [f"experiment={name}", "batch_size=4", *([] if "published" in name else ["data.validation=2"])]
     task = check_abstractly(*words, *small(configuration(*words)))
@@ -158,7 +161,10 @@ def test_every_choice_steps_a_tiny_network_under_every_experiment(experiment, st
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("name", sorted(FOREIGN))
+FEW = ("cifar10", "fashion_mnist")
+
+
+@pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in FOREIGN])
 def test_every_data_set_takes_an_abstract_step(name, stand_in):
     shape, classes = FOREIGN[name]
     conv = ["network=conv", "network.channels=[4,4]", "homeostasis=skew"] if shape[-1] == 3 else []

@@ -18,6 +18,8 @@ PAGES = sorted(ROOT.glob("*.md"))
 NOT_METHODS = {
     "1708.07747": "the data set Fashion-MNIST",
     "1707.08819": "the data set ImageNet 32x32",
+    "1702.05373": "the data set EMNIST",
+    "1812.01718": "the data set KMNIST",
     "2006.13177": "numbers of a preset, BrainScaleS-2",
     "2505.02103": "numbers of a preset, an oscillator Ising machine",
     "2512.12428": "numbers of a preset, the on/off ratio of memristors",

@@ -275,6 +275,7 @@ def test_a_module_that_lacks_another_package_says_which(tmp_path, monkeypatch):
         measured.module("made_broken")
 
 
+@pytest.mark.bounded
 def test_a_tiny_study_from_its_file_to_its_page(tmp_path, tmp_path_factory, monkeypatch, capsys):
     """Two runs in processes of their own; the second time none."""
     monkeypatch.chdir(tmp_path)

@@ -66,7 +66,7 @@ def test_tangent_and_rbp_are_transposes_of_each_other(name):
     assert delta_error(RecurrentBackprop(relaxation=SETTLE), p, exact.rbp) < LINEAR_TOL
 
 
-@pytest.mark.parametrize("name", ["asymmetric", "conv", "hopfield"])
+@pytest.mark.parametrize("name", ["asymmetric", pytest.param("conv", marks=pytest.mark.slow), "hopfield"])
 def test_rbp_is_the_gradient_of_the_loss(name):
     """The surrogate's gradient with RBP is that of the loss of the fixed point: `+⟨δ, ∂F/∂θ⟩`, to be subtracted."""
     p = problem(name)
@@ -74,7 +74,7 @@ def test_rbp_is_the_gradient_of_the_loss(name):
     assert gap(grad, loss_gradient(*p)) < FD_TOL
 
 
-@pytest.mark.parametrize("name", ["symmetric", "conv"])
+@pytest.mark.parametrize("name", ["symmetric", pytest.param("conv", marks=pytest.mark.slow)])
 def test_positive_nudges_repel_from_the_target(name):
     """The loss at `s*(β)` grows with β, with slope `⟨g, ds*/dβ⟩ > 0`."""
     p = problem(name)
@@ -215,7 +215,7 @@ def test_the_oscillating_nudge_is_a_first_harmonic():
     assert abs(order + 2) < 0.3
 
 
-@pytest.mark.parametrize("name", ["asymmetric", "conv"])
+@pytest.mark.parametrize("name", ["asymmetric", pytest.param("conv", marks=pytest.mark.slow)])
 def test_backpropagation_through_time_is_a_neumann_sum(name):
     """`T` steps from a settled state give `Σ_{k<T} (D Aᵀ)ᵏ D g`; many give RBP."""
     p = problem(name)
