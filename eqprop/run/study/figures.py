@@ -94,6 +94,8 @@ def epochs(record: Record, metric: str, factor: float = 1.0) -> dict[int, float]
     names = ("validation_accuracy", "test_accuracy") if metric == "accuracy" else (metric,)
     found = {}
     for line in record.metrics:
+        if metric == "accuracy" and not line["epoch"]:
+            continue  # chance, which would press all else together
         value = next((line[name] for name in names if name in line), None)
         if value is not None:
             found[line["epoch"]] = factor * value
