@@ -51,7 +51,7 @@ def test_curves_show_the_mean_and_every_run():
     accuracy, cosine = figure.axes
     assert accuracy.get_ylabel() == "validation accuracy (%)" and accuracy.get_xlabel() == "epoch"
     mean, *runs = accuracy.lines[:4]
-    assert [*mean.get_xdata()] == [0, 1, 2] and [*mean.get_ydata()] == pytest.approx([0, 40.5, 81])
+    assert [*mean.get_xdata()] == [1, 2] and [*mean.get_ydata()] == pytest.approx([40.5, 81])  # not chance
     assert [run.get_ydata()[-1] for run in runs] == pytest.approx([80, 81, 82])
     assert all(run.get_linewidth() < mean.get_linewidth() / 2 for run in runs)
     assert len(accuracy.lines) == 8
@@ -115,7 +115,7 @@ def test_layers_go_from_the_input_to_the_output_with_a_place_for_each():
 def test_accuracy_of_older_runs_is_that_of_test_images():
     lines = [{"epoch": 0, "test_accuracy": 0.1}, {"epoch": 1}, {"epoch": 2, "test_accuracy": 0.3}]
     assert epochs(record()._replace(metrics=lines), "accuracy", 100.0) == {2: 30}  # not the chance of epoch 0
-    lines[0]["validation_accuracy"] = 0.2
+    lines[2]["validation_accuracy"] = 0.2
     assert epochs(record()._replace(metrics=lines), "accuracy")[2] == 0.2
 
 
