@@ -196,7 +196,7 @@ def test_provenance_names_every_commit_machine_and_numerics():
         [record(), record(), record(environment=changed, config={"numerics": 3}), record(missing="why")], "full"
     )
     assert "3 runs" in several and "numerics 2, 3;" in several and "(a processor, another)" in several
-    assert "commit `0123456789` (2 runs), `fedcba9876` with uncommitted changes (1 runs)." in several
+    assert "commit `0123456789` (2 runs), `fedcba9876` with uncommitted changes (1 run)." in several
     assert "cpu: cpu, 4 x gpu: H100" in several
     alone = provenance([record(environment={"commit": None}), record(environment={"commit": None})], "cpu")
     assert alone.endswith("commit `unknown`.")

@@ -82,14 +82,18 @@ def provenance(records: Iterable[Record], scale: str) -> str:
         commit = record.environment.get("commit") or "unknown"
         name = f"`{commit[:10]}`" + (" with uncommitted changes" if commit.endswith(CHANGES) else "")
         commits[name] = commits.get(name, 0) + 1
-    several = [f"{name} ({count} runs)" for name, count in commits.items()]
+    several = [f"{name} ({_runs(count)})" for name, count in commits.items()]
     counted = ", ".join(several if len(several) > 1 else commits)
     return (
-        f"Scale `{scale}`; {len(done)} runs. Data: {of('config', 'data', 'label')}. {of('environment', 'precision')} "
+        f"Scale `{scale}`; {_runs(len(done))}. Data: {of('config', 'data', 'label')}. {of('environment', 'precision')} "
         f"on {of('environment', 'devices')} ({of('environment', 'processor', default='processor not recorded')}), "
         f"{of('environment', 'cores_used', default='all')} cores a run; JAX {of('environment', 'versions', 'jax')}; "
         f"numerics {of('config', 'numerics', default='not numbered yet')}; commit {counted}."
     )
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _part(study: Study, part: Part, scale: str, records: Sequence[Record]) -> list[str]:
