@@ -7,8 +7,8 @@ DASH = "–"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns whose every cell begins with a digit, a sign or a dash are set to the right."""
-    numbers = [all(row[k][:1] in "0123456789-+−–≠" for row in rows if row[k]) for k in range(len(head))]
+    """A table; columns but the first whose every cell begins with a digit, a sign or a dash are set to the right."""
+    numbers = [k > 0 and all(row[k][:1] in "0123456789-+−–≠" for row in rows if row[k]) for k in range(len(head))]
     rule = ["---:" if right and rows else "---" for right in numbers]
     return "".join(f"| {' | '.join(_escaped(cell) for cell in line)} |\n" for line in (head, rule, *rows))
 

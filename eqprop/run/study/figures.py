@@ -83,6 +83,9 @@ def curves(request: Request) -> Figure:
             runs = [epochs(record, metric, factor) for record in request.of(row, column)]
             if runs and runs[0]:
                 style.band(axis, [*runs[0]], [[*run.values()] for run in runs], index, request.title(row))
+        shown = [record for row in request.rows for record in request.of(row, column)]
+        if metric == "accuracy" and not any("validation_accuracy" in line for r in shown for line in r.metrics):
+            ylabel = "test accuracy (%)"
         style.frame(axis, "epoch", ylabel, request.study.columns(request.scale)[column].title if column else None)
         axis.locator_params(axis="x", integer=True)
     _legend(axes)
@@ -119,27 +122,28 @@ def points(request: Request) -> Figure:
 
 
 def rows(request: Request) -> Figure:
-    """Rows one below the other, every run a mark and the mean a bar's end; a panel for each result."""
+    """Rows one below the other, columns in their own marks: means large, runs as strokes; a panel for each result."""
     panels = request.panels or request.study.measures[:1]
-    figure, axes = style.canvas(len(panels), height=0.9 + 0.24 * len(request.rows) * len(request.columns))
-    names = [(row, column) for row in request.rows for column in request.columns]
+    height = 1.0 + 0.26 * len(request.rows)
+    figure, axes = style.canvas(len(panels), width=2.6 + 2.6 * len(panels), height=height)
+    columns = request.study.columns(request.scale)
     for axis, name in zip(axes, panels, strict=True):
-        for place, (row, column) in enumerate(names):
-            found = values(request.of(row, column), name)
-            index = request.columns.index(column)
-            if found:
-                look = {"color": style.STYLES[index]["color"], "marker": style.STYLES[index]["marker"]}
-                axis.plot([fmean(found)], [place], linestyle="", markersize=6, **look)
-                axis.plot(found, [place] * len(found), "|", color="black", markersize=7)
-        axis.set_yticks(range(len(names)), [_name(request, *each) for each in names] if axis is axes[0] else [])
+        for index, column in enumerate(request.columns):
+            look = {"color": style.STYLES[index]["color"], "marker": style.STYLES[index]["marker"]}
+            shift = 0.3 * (index - (len(request.columns) - 1) / 2) / max(len(request.columns) - 1, 1)
+            label = columns[column].title if column else None
+            for place, row in enumerate(request.rows):
+                found = values(request.of(row, column), name)
+                if found:
+                    axis.plot([fmean(found)], [place + shift], linestyle="", markersize=5, label=label, **look)
+                    axis.plot(found, [place + shift] * len(found), "|", color="black", markersize=6)
+                    label = None
+        axis.set_yticks(range(len(request.rows)), [*map(request.title, request.rows)] if axis is axes[0] else [])
         axis.invert_yaxis()
         style.frame(axis, MEASURES[name].title, "")
+    if len(request.columns) > 1:
+        _legend(axes)
     return figure
-
-
-def _name(request: Request, row: str, column: str | None) -> str:
-    title = request.title(row)
-    return f"{title}, {request.study.columns(request.scale)[column].title}" if column else title
 
 
 def layers(request: Request) -> Figure:
