@@ -83,7 +83,7 @@ def test_no_points(num_points):
 
 @pytest.mark.parametrize("radius", [0.0, float("nan"), float("inf")])
 def test_no_radius(radius):
-    with pytest.raises(ValueError, match=f"The radius is {radius}; .* finite strength other than zero"):
+    with pytest.raises(ValueError, match=f"The beta is {radius}; .* finite strength other than zero"):
         eqprop.cauchy(radius, 4)
 
 

@@ -40,7 +40,7 @@ def page(
     spec = study.spec
     lines = [f"# {spec['title']}", "", f"*{spec['question']}*", ""]
     lines += [spec["setting"].strip(), ""] if "setting" in spec else []
-    lines += [provenance(records, scale), ""]
+    lines += [provenance(records, scale), "", *earlier(records)]
     lines += [f"![{caption}]({name}.png)\n\n{caption}\n" for name, caption in (figures or {}).items()]
     lines += [answer.strip(), ""] if answer else []
     for part in study.parts():
@@ -90,6 +90,27 @@ def provenance(records: Iterable[Record], scale: str) -> str:
         f"{of('environment', 'cores_used', default='all')} cores a run; JAX {of('environment', 'versions', 'jax')}; "
         f"numerics {of('config', 'numerics', default='not numbered yet')}; commit {counted}."
     )
+
+
+EARLIER = (
+    "epochs batch_size data.train_examples network.sizes network.channels network.angle network.feedback_gain "
+    "homeostasis.coefficient stencil.beta stencil.radius optimiser.learning_rate"
+).split()
+"""What is said of runs that earlier code made, whose settings may differ from the words of the present study."""
+
+
+def earlier(records: Sequence[Record]) -> list[str]:
+    """What runs were made of that are older than the numbers of the numerics, as their records have it."""
+    old = [flatten(r.config) for r in records if r.missing is None and "numerics" not in r.config]
+    if not old:
+        return []
+    settings_of = {key: _several(c[key] for c in old if c.get(key) is not None) for key in EARLIER}
+    listed = "; ".join(f"{key} = {value}" for key, value in settings_of.items() if value)
+    return [
+        f"**{_runs(len(old))} of {len([r for r in records if r.missing is None])} were made by earlier code**, and its "
+        f"settings hold for them where the words of this page say otherwise: {listed}.",
+        "",
+    ]
 
 
 def _runs(count: int) -> str:

@@ -75,7 +75,7 @@ def points(axis: Axes, x: Numbers, runs: Sequence[Numbers], index: int, label: s
 
 
 def quartiles(
-    axis: Axes, x: Sequence[float], runs: Sequence[Sequence[float | None]], index: int, label: str | None = None
+    axis: Axes, x: Numbers, runs: Sequence[Sequence[float | int | None]], index: int, label: str | None = None
 ):
     """At every `x` the median over `runs[k]` with a bar from the first to the third quartile, for logarithmic axes.
     What is not finite is left out; a gap where nothing is left."""
