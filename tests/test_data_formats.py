@@ -647,5 +647,5 @@ def test_the_program_fetches_what_is_missing_and_reports(tmp_path, monkeypatch, 
     assert asked == ["mnist"]
     assert "train: 7 images [28, 28, 1] in memory, 0 to 1 a class" in capsys.readouterr().out
     monkeypatch.undo()
-    with pytest.raises(SystemExit, match="error: ImageNet 32x32: .*\n.*\n.*\n.*train_data_batch_1"):
+    with pytest.raises(FileNotFoundError, match="ImageNet 32x32: .*\n.*\n.*\n.*train_data_batch_1"):
         program.main(["imagenet32", "--root", str(tmp_path)])
