@@ -73,8 +73,10 @@ def build(cfg: DictConfig) -> Task:
     return task
 
 
-def instantiate(node: DictConfig) -> Any:
-    """Hydra's `instantiate`, with plain containers, and errors that people can read."""
+def instantiate(node: DictConfig | None) -> Any:
+    """Hydra's `instantiate`, with plain containers, and errors that people can read. A null is `None`."""
+    if node is None:
+        return None
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
