@@ -13,7 +13,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(_escaped(cell) for cell in line)} |\n" for line in (head, rule, *rows))
 
 
-def spread(values: Sequence[float], digits: int, factor: float = 1.0) -> str:
+def spread(values: Sequence[float], digits: int, factor: float | int = 1) -> str:
     """Mean ± standard deviation of a sample; a dash for nothing, no deviation for one value."""
     if not values:
         return DASH
