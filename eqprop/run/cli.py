@@ -1,6 +1,5 @@
 """The program: `eqprop COMMAND ...`, or `python -m eqprop COMMAND ...`."""
 
-import difflib
 import importlib
 import io
 import sys
@@ -44,13 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     command, rest = words[0], words[1:]
     # Imported here: help is printed at once, and no command waits for what another one needs.
-    from eqprop.run.errors import EXPECTED, Interrupted, UsageError, fail
+    from eqprop.run.errors import EXPECTED, Interrupted, UsageError, fail, near
 
     try:
         if command not in COMMANDS:
-            near = difflib.get_close_matches(command, COMMANDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"There is no command {command!r}; there are {', '.join(COMMANDS)}.{hint}")
+            known = ", ".join(COMMANDS)
+            raise UsageError(f"There is no command {command!r}; there are {known}.{near(command, COMMANDS)}")
         importlib.import_module(f"eqprop.run.{command}").main(rest)
     except UsageError as error:
         fail(str(error), code=2)

@@ -93,14 +93,15 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
     runtime.configure(cfg)
     if cfg.population > 1:
         raise ValueError(f"population is {cfg.population}; one network goes on chips, train with population=1.")
-    task = build(cfg)
-    plain = build(OmegaConf.merge(cfg, {"substrate": None}))  # pyright: ignore[reportArgumentType]
+    task = build(OmegaConf.merge(cfg, {"substrate": None}))  # pyright: ignore[reportArgumentType]
     try:
         names = sorted(path.name for path in (folder / "checkpoints").glob("step-*.eqx"))
         name = checkpoint or (names[-1] if names else "best.eqx")
-        model, _ = model_of(cfg, plain, folder / "checkpoints" / name)
+        model, _ = model_of(cfg, task, folder / "checkpoints" / name)
     except (DamagedCheckpoint, FileNotFoundError) as error:
         raise ValueError(f"{folder}: {error}") from error
+    device = instantiate(cfg.substrate)
+    task.trainer.on(device).init(model, key=jax.random.key(0))  # refuses what does not go together
     split = split or ("validation" if task.dataset.validation is not None else "test")
     part = getattr(task.dataset, split) if split in ("validation", "test") else None
     if part is None:
@@ -118,15 +119,15 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
     device_of = instantiate(OmegaConf.merge(cfg.substrate, {"_partial_": True}))  # pyright: ignore[reportArgumentType]
     for chip in range(chips):
         # The number is an array, so that one program serves all chips.
-        values = measured(plain.trainer.on(device_of(chip=jnp.asarray(chip))), model, jax.random.key(chip))
+        values = measured(task.trainer.on(device_of(chip=jnp.asarray(chip))), model, jax.random.key(chip))
         for name in chosen:
             found[name].append(float(np.asarray(values[name])))
-    device = OmegaConf.to_container(cfg.substrate, resolve=True)
+    described = OmegaConf.to_container(cfg.substrate, resolve=True)
     record = {
-        "checkpoint": name, "split": split, "images": len(part), "substrate": device, "chips": chips,
+        "checkpoint": name, "split": split, "images": len(part), "substrate": described, "chips": chips,
         "results": found, "environment": environment(cfg, task.dataset.checksums),
     }  # fmt: skip
-    digest = hashlib.sha256(json.dumps([device, split, name, chips], sort_keys=True).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json.dumps([described, split, name, chips], sort_keys=True).encode()).hexdigest()[:10]
     path = folder / FOLDER / f"{digest}.json"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: file.write((to_json(record, indent=2) + "\n").encode()))
@@ -137,4 +138,4 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
     lines.append(["worst", *(f"{f * worst[k](found[k]):.{d}f}" for k, (_, f, d) in titles.items())])
     lines.append([f"mean (n = {chips})", *(spread(found[k], d, f) for k, (_, f, d) in titles.items())])
     table = markdown(["chip", *(title for title, *_ in titles.values())], lines)
-    return f"{task.trainer.substrate.describe() if task.trainer.substrate else ''}\n{table}{path}"
+    return f"{device.describe() if device else ''}\n{table}{path}"

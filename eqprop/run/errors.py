@@ -1,10 +1,12 @@
 """How a run that cannot go on ends: in one line for its settings and files, with a traceback for a user's own code."""
 
+import difflib
 import os
 import signal
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +32,12 @@ class Interrupted(Exception):
 
 EXPECTED = (ValueError, OSError, Unsettled)
 """What settings, files and data can bring about: said in one line."""
+
+
+def near(word: str, options: Iterable[str]) -> str:
+    """A sentence that asks whether the option most like a word was meant; nothing if none is like it."""
+    match = difflib.get_close_matches(word, options, n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""
 
 
 def fail(error: Exception | str, code: int = 1) -> NoReturn:

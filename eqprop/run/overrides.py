@@ -1,6 +1,5 @@
 """Overrides checked before anything runs: a key that is not there is named with the nearest one that is."""
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eqprop.run.compose import compose, groups, quoted
-from eqprop.run.errors import UsageError
+from eqprop.run.errors import UsageError, near
 
 
 def repaired(words: Sequence[str]) -> list[str]:
@@ -122,7 +121,7 @@ def _check_choice(override: Override, options: list[str]) -> None:
     for value in values or [(override.input_line or "").partition("=")[2]]:
         if value not in [*options, "None", "null"]:
             raise UsageError(
-                f"{group}={value}: there is no such {group}; there are {', '.join(options)}.{_near(value, options)}"
+                f"{group}={value}: there is no such {group}; there are {', '.join(options)}.{near(value, options)}"
             )
 
 
@@ -150,10 +149,10 @@ def _present(key: str, cfg: DictConfig) -> Any:
         if not node:
             raise UsageError(f"{key}: {where} is empty; add to it with +{key}=…")
         if part not in node:
-            near = _nested(part, cfg) or _near(part, [str(name) for name in node]) or _elsewhere(part, cfg)
+            hint = _nested(part, cfg) or near(part, [str(name) for name in node]) or near(part, _second_level(cfg))
             raise UsageError(
                 f"{key}: {where or 'the configuration'} has no {part!r}; "
-                f"there are {', '.join(str(name) for name in node)}.{near}"
+                f"there are {', '.join(str(name) for name in node)}.{hint}"
             )
         node = node._get_node(part)  # pyright: ignore[reportAttributeAccessIssue]
         if node is not None and not OmegaConf.is_config(node):
@@ -178,19 +177,10 @@ def _check_kind(override: Override, default: Any) -> None:
             raise UsageError(f"{override.key_or_group}={given}: expected {expected}; it is {default} by default.")
 
 
-def _near(word: str, options: list[str]) -> str:
-    match = difflib.get_close_matches(word, options, n=1)
-    return f" Did you mean {match[0]!r}?" if match else ""
-
-
 def _nested(word: str, cfg: DictConfig) -> str:
     """Where a key of just that name is one level down."""
     found = next((name for name in _second_level(cfg) if name.split(".")[1] == word), None)
     return f" Did you mean {found!r}?" if found else ""
-
-
-def _elsewhere(word: str, cfg: DictConfig) -> str:
-    return _near(word, _second_level(cfg))
 
 
 def _second_level(cfg: DictConfig) -> list[str]:

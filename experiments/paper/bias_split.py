@@ -91,14 +91,14 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
         style.frame(axis, "epoch", "bias / true error vector", f"{title}: {part} {size:.2g}")
     axes[1].sharey(axes[0])
     axes[1].autoscale(axis="y")
-    style.legend(axes[0], loc="best")
+    axes[0].legend(loc="best")
     for index, (label, title) in enumerate(TITLES.items()):
         run = data["runs"][label]
         style.quartiles(axes[2], run["epochs"], run["cosine_hidden"], index, title.lower())
     ends = {label: _ends(run, "cosine_hidden") for label, run in data["runs"].items()}
     title = f"Hidden cosine: {ends['with']:.2f} with, {ends['without']:.2f} without"
     style.frame(axes[2], "epoch", "hidden cosine to the true error", title)
-    style.legend(axes[2], loc="best")
+    axes[2].legend(loc="best")
     for axis in axes:
         axis.locator_params(axis="x", integer=True)
     networks = style.counted([data["networks"]], "networks")

@@ -125,13 +125,13 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
         style.frame(
             axis, "nudge β", "relative error of δ", f"{name}: N = {most} misses by {error:.0e} at β = {beta:.2g}"
         )
-    style.legend(axes[0], loc="lower right")
+    axes[0].legend(loc="lower right")
     for index, (name, errors) in enumerate(data["floor"].items()):
         style.quartiles(axes[2], radii, errors, index, name)
     error = next(iter(_floors(data).values()))
     title = f"N = {most}: 1 % left to relax costs {100 * error:.2g} %"
     style.frame(axes[2], "nudge β", "relative error of δ", title)
-    style.legend(axes[2], loc="upper left")
+    axes[2].legend(loc="upper left")
     for axis in axes:
         style.log(axis)
     low, high = axes[2].get_ylim()

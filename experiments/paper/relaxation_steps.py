@@ -81,7 +81,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
     )
     axes[0].set_ylim(0, 105)
     style.log(axes[0], "x")
-    style.legend(axes[0], loc="lower left")
+    axes[0].legend(loc="lower left")
     for axis, quantity in zip(axes[1:], QUANTILES, strict=True):
         axis.axhline(data["tol"], color="grey", linewidth=1)
         axis.annotate(

@@ -93,7 +93,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
     first, last = (np.median([run[k] for run in data["harmonics"]["0.3"]]) for k in (0, -1))
     title = f"Peak 0.3: from {first:.0e} to {last:.0e}"
     style.frame(right, "highest odd harmonic K", "relative error of δ in ngspice", title)
-    style.legend(right, loc="upper right")
+    right.legend(loc="upper right")
     figure.suptitle(f"n = {data['circuits']} circuits; right: medians and quartiles", fontsize=9)
     return {"spice": figure}
 

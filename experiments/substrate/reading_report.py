@@ -92,7 +92,7 @@ def _draw_settling(data: dict[str, Any]) -> Figure:
     style.frame(
         axis, "time of each phase (time constants)", "relative error of δ", f"A weak nudge, β = {found['beta']:g}"
     )
-    style.legend(axis, loc="best")
+    axis.legend(loc="best")
     figure.suptitle(_counted(data), fontsize=8)
     return figure
 

@@ -64,7 +64,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
         )
     style.log(axis)
     style.frame(axis, "updates", "spread of two devices' difference", f"Within {_worst(data):.1%} of the closed form")
-    style.legend(axis, loc="upper left")
+    axis.legend(loc="upper left")
     figure.suptitle(f"{data['draws']} draws of {data['pairs']} pairs: medians and quartiles", fontsize=9)
     return {"walk": figure}
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eqprop.run.compose import groups, own_folder
-from eqprop.run.errors import UsageError
-from eqprop.run.study.spec import SCALES, near
+from eqprop.run.errors import UsageError, near
+from eqprop.run.study.spec import SCALES
 
 
 class Options(NamedTuple):

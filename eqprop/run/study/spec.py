@@ -1,6 +1,5 @@
 """A study as its YAML file says it: rows by columns by seeds, at three scales."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from eqprop.run.compose import CONFIGS
-from eqprop.run.errors import UsageError
+from eqprop.run.errors import UsageError, near
 from eqprop.run.frame import MEASURES
 
 SCALES = ("quick", "cpu", "full")
@@ -156,12 +155,6 @@ def read(name: str, own: Path | None = None) -> Study:
     study = Study(name, spec)
     _check_names(study)
     return study
-
-
-def near(word: str, options: Iterable[str]) -> str:
-    """A sentence that asks whether the option most like a word was meant; nothing if none is like it."""
-    match = difflib.get_close_matches(word, options, n=1)
-    return f" Did you mean {match[0]!r}?" if match else ""
 
 
 def _line(name: str, entry: Mapping[str, Any]) -> Line:

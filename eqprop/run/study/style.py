@@ -5,7 +5,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -89,10 +88,6 @@ def log(axis: Axes, which: str = "xy") -> None:
     for name in which:
         getattr(axis, f"set_{name}scale")("log")
         getattr(axis, f"{name}axis").set_minor_formatter(NullFormatter())
-
-
-legend = partial(Axes.legend)
-"""A legend of a panel, by the style sheet."""
 
 
 def counted(ns: Sequence[int], what: str = "seeds") -> str:
