@@ -73,8 +73,8 @@ data: $(RUN) ## Fetch and verify a data set: make data DATASET=cifar10 [ROOT=fol
 test: $(DEVELOP) ## Run the tests, in a few minutes
 	$(BIN)/python -m pytest -m "not slow and not bounded" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-test-bounded: $(DEVELOP) ## Run trainings of a minute or two that must reach an accuracy
-	$(BIN)/python -m pytest -m bounded -n auto --maxprocesses 2 --dist load $(ARGS)
+test-bounded: $(DEVELOP) ## Run trainings of a minute or two that must reach an accuracy, and kills that change nothing
+	$(BIN)/python -m pytest -m bounded -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 test-slow: $(DEVELOP) ## Run the slow tests: trainings that reach a range of accuracies
 	$(BIN)/python -m pytest -m "slow or bounded" $(ARGS)

@@ -1,4 +1,7 @@
-"""float64, strict promotion and no silent broadcasting: a class of bugs ends here."""
+"""float64, strict promotion and no silent broadcasting: a class of bugs ends here. And which tests are slow."""
+
+import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -6,9 +9,29 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Compiled programs are kept from module to module and from run to run, by each process for itself.
+KEPT = Path(__file__).parents[1] / ".pytest_cache" / "programs" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+jax.config.update("jax_compilation_cache_dir", str(KEPT))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 COMPUTING = ("test_theory", "test_fixtures", "test_dynamics", "test_homeostasis", "test_substrate", "test_properties")
 """Modules whose tests compute for longer than they compile."""
+
+
+SLOW = Path(__file__).with_name("slow.txt")
+"""Names of tests, one a line, that are slow without saying so themselves."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `slow.txt` names; a name that is none, where its whole file was collected, is an error."""
+    slow = {line for line in SLOW.read_text(encoding="utf-8").splitlines() if not line.startswith("#")}
+    names = {item.nodeid for item in items}
+    for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
+    if len({name.partition("::")[0] for name in names}) > 40 and not slow <= names:  # all files were asked for
+        raise pytest.UsageError(f"tests/slow.txt names tests that are none: {sorted(slow - names)}. Take them out.")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,6 +15,9 @@ from helpers import ROOT, gap, problem, unchecked
 from runs import as_users_run
 
 
+pytestmark = pytest.mark.bounded
+
+
 @pytest.fixture(scope="module")
 def readme(tmp_path_factory):
     """The names that all blocks leave, run one after the other in single precision."""

@@ -51,12 +51,12 @@ def test_the_same_search_goes_on_to_its_number_of_trials(tmp_path, monkeypatch):
     words = [SPACE, f"run.root={tmp_path}"]
     path = tmp_path / "new" / "study.log"
     assert len(search.search(words, 3, path).trials) == 3
-    study = search.search(words, 12, path)
-    assert len(study.trials) == 12
+    study = search.search(words, 40, path)  # trials are drawn at random: of so many, some lag behind
+    assert len(study.trials) == 40
     assert TrialState.PRUNED in states(study)
     assert study.best_value > 0.9
     assert study.best_trial.user_attrs["folder"].startswith(str(tmp_path))
-    assert len(search.search(words, 12, path).trials) == 12
+    assert len(search.search(words, 40, path).trials) == 40
 
 
 def test_an_interrupted_trial_is_taken_up_again(tmp_path, monkeypatch):

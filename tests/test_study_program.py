@@ -257,7 +257,7 @@ def test_a_study_measures_with_a_module_of_the_working_directory(asked, tmp_path
     make()
     folder = tmp_path / "results/made/quick"
     page = (folder / "README.md").read_text()
-    assert "![2 values.](own.png)" in page and "The first is 1.\n" in page and "1 runs" in page
+    assert "![2 values.](own.png)" in page and "The first is 1.\n" in page and "; 1 run." in page
     assert measured.load(folder) == {"scale": "quick", "values": [1.0, None]}
     assert labels() == [("trained", 0)] and asked == [] and (folder / "own.png").exists()
     data = (folder / measured.FILE).read_bytes()
