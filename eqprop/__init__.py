@@ -2,13 +2,21 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from eqprop import metrics as metrics, plot as plot, substrate as substrate
+from eqprop import (
+    companion as companion,
+    metrics as metrics,
+    plot as plot,
+    substrate as substrate,
+    topology as topology,
+)
 from eqprop._blocks import Blocks as Blocks
 from eqprop._motion import STATUS as STATUS
 from eqprop._numerics import NUMERICS as NUMERICS
 from eqprop._solution import RESULTS as RESULTS, Solution as Solution, worst as worst
 from eqprop.activation import (
+    clipped_relu as clipped_relu,
     dsilu as dsilu,
+    hard_sigmoid as hard_sigmoid,
     linear as linear,
     shifted_sigmoid as shifted_sigmoid,
     tanh as tanh,
@@ -44,13 +52,16 @@ from eqprop.network import (
     AbstractEnergyNetwork as AbstractEnergyNetwork,
     AbstractLinearNetwork as AbstractLinearNetwork,
     AbstractNetwork as AbstractNetwork,
+    ConvEdge as ConvEdge,
     ConvNetwork as ConvNetwork,
     DenseNetwork as DenseNetwork,
     EnergyNetwork as EnergyNetwork,
     Field as Field,
     HopfieldNetwork as HopfieldNetwork,
+    SparseNetwork as SparseNetwork,
     VectorField as VectorField,
 )
+from eqprop.plasticity import same_update as same_update
 from eqprop.readout import (
     AbstractReadout as AbstractReadout,
     JointReadout as JointReadout,
@@ -64,6 +75,7 @@ from eqprop.relaxation import (
     FixedSteps as FixedSteps,
     Flow as Flow,
     Krylov as Krylov,
+    Momentum as Momentum,
     Newton as Newton,
     Picard as Picard,
     RootFind as RootFind,

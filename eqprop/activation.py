@@ -1,7 +1,7 @@
-"""Analytic activations `s = σ(u)`, element by element.
+"""Activations `s = σ(u)`, element by element.
 
-Only functions that continue analytically to complex potentials belong here: finite nudges on a
-complex circle need them. A network may have any other, such as a rectifier, and says whether it is analytic.
+Finite nudges on a complex circle need functions that continue analytically to complex potentials, as those in
+`ANALYTIC`. A network may have any other, and says whether it is analytic.
 """
 
 import math
@@ -71,6 +71,19 @@ def tanh(u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
 def linear(u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """`σ(u) = u`: entire; the fixed point then solves a linear system."""
     return u
+
+
+def clipped_relu(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`σ(u) = min(max(u, 0), 1)`. Not analytic: for nudges on the real axis."""
+    return jnp.clip(u, 0.0, 1.0)
+
+
+def hard_sigmoid(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`σ(u) = min(max(u/2, 0), 1)`: slope ½ from 0 to 2, centred at 1. Not analytic: for nudges on the real axis.
+
+    Laborieux et al. (2021), convolutional networks.
+    """
+    return jnp.clip(0.5 * u, 0.0, 1.0)
 
 
 ANALYTIC = frozenset({shifted_sigmoid, dsilu, tanh, linear})

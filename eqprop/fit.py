@@ -44,7 +44,8 @@ class History:
         return np.array([record[name] for record in self.records])
 
     def __repr__(self) -> str:
-        names = "epoch loss accuracy validation_loss validation_accuracy unsettled_fraction seconds".split()
+        names = "epoch loss accuracy r2 validation_loss validation_accuracy validation_r2".split()
+        names += ["unsettled_fraction", "seconds"]
         names = [name for name in names if name in self.records[-1]]
         shown = np.unique(np.linspace(0, len(self.records) - 1, 12).round().astype(int))
         rows = ["  ".join(f"{self.records[i][name]:>{len(name)}.4g}" for name in names) for i in shown]
@@ -123,11 +124,11 @@ def fit(
         for rows in examples.chunks(batch_size, steps_per_call, order):
             state, metrics = _train(trainer, state, examples, rows)
             measured.append((rows, metrics))
-        record = {"epoch": epoch, **_means(measured)}
+        record = {"epoch": epoch, **model.readout.summary(_means(measured))}
         if held_out is not None:
             chunks = [*held_out.chunks(batch_size, len(held_out.x)), *held_out.leftover(batch_size)]
             evaluated = _means([(rows, _evaluate(trainer, state.model, held_out, rows)) for rows in chunks])
-            record |= {f"validation_{name}": value for name, value in evaluated.items()}
+            record |= {f"validation_{name}": value for name, value in model.readout.summary(evaluated).items()}
         records = [*records, {**record, "seconds": time.perf_counter() - begin}]
         if checkpoint is not None:
             checkpoint.keep(state, records)

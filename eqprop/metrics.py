@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
 
 from eqprop import _tree
 from eqprop._tree import AnyState
 from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork, Field
-from eqprop.readout import Target, is_class, is_valid
 
 
 def cosine(a: PyTree, b: PyTree) -> Float[Array, ""]:
@@ -90,14 +90,24 @@ def symmetry_norms(
     return jnp.mean(plus), jnp.mean(minus)
 
 
-def correct(scores: Float[Array, " classes"], y: Target, k: int = 1) -> Bool[Array, ""]:
-    """Whether the class of `y` is among the `k` highest scores; ties count against it.
+def forgetting(accuracies: Float[np.ndarray, "tasks tasks"]) -> float:
+    """How much of earlier tasks is lost at the end: the best accuracy on a task before, minus that at the end, averaged
+    over all tasks but the last.
 
-    Scores that are not finite are never correct, and a class out of range never is.
+    Chaudhry et al. (2018).
+
+    **Arguments:** `accuracies`: after task `i`, on task `j`.
+
+    **Raises:** `ValueError` for fewer than two tasks.
     """
-    label = y if is_class(y) else jnp.argmax(y)
-    rivals = jnp.sum(scores >= scores[label]) - 1
-    return (rivals < k) & jnp.all(jnp.isfinite(scores)) & is_valid(y, scores.size)
+    if len(accuracies) < 2:
+        raise ValueError(f"There are the accuracies of {len(accuracies)} task; expected two at least.")
+    return float(np.mean(np.max(accuracies[:-1, :-1], axis=0) - accuracies[-1, :-1]))
+
+
+def mean_accuracy(accuracies: Float[np.ndarray, "tasks tasks"]) -> float:
+    """The mean accuracy over all tasks at the end; `accuracies` as for `forgetting`."""
+    return float(np.mean(accuracies[-1]))
 
 
 def residual_quantiles(residuals: Float[Array, " batch"]) -> dict[str, Float[Array, ""]]:

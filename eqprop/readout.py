@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +23,7 @@ Batch = tuple[Shaped[Array, "batch ..."], Array]
 
 class AbstractReadout(eqx.Module):
     """Reads layers of the rates. A readout of your own needs `layers`, `predict` and `loss`. All methods see one
-    example."""
+    example, but `summary`."""
 
     layers: AbstractVar[tuple[str, ...]]
     """The layers that are read and nudged; all others count as hidden."""
@@ -43,15 +44,27 @@ class AbstractReadout(eqx.Module):
         """The teaching signal `∂ℓ/∂s`, analytic in `s`; zero outside `layers`. By default the gradient of `loss`."""
         return _tree.holomorphic_grad(lambda s: self.loss(s, y), s)
 
+    def measures(self, scores: Float[Array, " classes"], y: Target) -> dict[str, Float[Array, ""]]:
+        """What is measured of a prediction besides the loss, to be averaged over examples: by default whether the
+        highest score is the class of `y` (`accuracy`), and whether one of the highest five is (`top5`)."""
+        right = {"accuracy": correct(scores, y), "top5": correct(scores, y, k=5)}
+        return {name: value.astype(scores.dtype) for name, value in right.items()}
+
+    def summary(self, means: Mapping[str, Any]) -> dict[str, Any]:
+        """What is reported of the averages over a data set of `measures`, and of other metrics, which pass."""
+        return dict(means)
+
 
 class SquaredError(AbstractReadout):
-    """`ℓ = ½ ‖s_out − y‖²`; the rates of the layer are the scores."""
+    """`ℓ = ½ ‖s_out − y‖²`; the rates of the layer are the scores of classes, or, in a regression, the prediction."""
 
     layers: tuple[str, ...] = eqx.field(static=True)
+    regression: bool = eqx.field(static=True)
 
-    def __init__(self, *, layer: str = "out"):
-        """**Arguments:** `layer`, the one that is read."""
-        self.layers = (layer,)
+    def __init__(self, *, layer: str = "out", regression: bool = False):
+        """**Arguments:** `layer`, the one that is read; `regression`, whether targets are numbers to be predicted, so
+        that `rmse` and `r2` are reported in place of accuracies."""
+        self.layers, self.regression = (layer,), regression
 
     def predict(self, s: AnyState) -> Inexact[Array, " classes"]:
         return _layer(s, self.layers[0]).reshape(-1)
@@ -63,6 +76,21 @@ class SquaredError(AbstractReadout):
     def teaching(self, s: AnyState, y: Target) -> AnyState:
         out = _layer(s, self.layers[0])
         return _only(s, self.layers[0], out - _targets(y, out.reshape(-1)).reshape(out.shape))
+
+    def measures(self, scores: Float[Array, " classes"], y: Target) -> dict[str, Float[Array, ""]]:
+        if not self.regression:
+            return super().measures(scores, y)
+        y = _targets(y, scores)
+        return {"squared_error": jnp.mean((scores - y) ** 2), "target": jnp.mean(y), "target_square": jnp.mean(y**2)}
+
+    def summary(self, means: Mapping[str, Any]) -> dict[str, Any]:
+        """In a regression `rmse`, the root of the mean squared error of an output, and
+        `r2 = 1 − (mean squared error) / (variance of the targets)`, over examples and outputs together."""
+        if not self.regression:
+            return super().summary(means)
+        rest = dict(means)
+        error, target, square = (rest.pop(name) for name in ("squared_error", "target", "target_square"))
+        return {**rest, "rmse": error**0.5, "r2": 1 - error / (square - target**2)}
 
 
 class JointReadout(AbstractReadout):
@@ -90,6 +118,12 @@ class JointReadout(AbstractReadout):
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
         return functools.reduce(_tree.add, [readout.teaching(s, y) for readout in self.readouts])
+
+    def measures(self, scores: Float[Array, " classes"], y: Target) -> dict[str, Float[Array, ""]]:
+        return self.readouts[0].measures(scores, y)
+
+    def summary(self, means: Mapping[str, Any]) -> dict[str, Any]:
+        return self.readouts[0].summary(means)
 
 
 class SoftmaxReadout(AbstractReadout):
@@ -159,6 +193,16 @@ def _targets(y: Target, scores: Inexact[Array, " classes"]) -> Inexact[Array, " 
             f"{scores.size} targets, or the number of a class as an integer."
         )
     return y.astype(scores.dtype)
+
+
+def correct(scores: Float[Array, " classes"], y: Target, k: int = 1) -> Bool[Array, ""]:
+    """Whether the class of `y` is among the `k` highest scores; ties count against it.
+
+    Scores that are not finite are never correct, and a class out of range never is.
+    """
+    label = y if is_class(y) else jnp.argmax(y)
+    rivals = jnp.sum(scores >= scores[label]) - 1
+    return (rivals < k) & jnp.all(jnp.isfinite(scores)) & is_valid(y, scores.size)
 
 
 def is_class(y: Target) -> bool:

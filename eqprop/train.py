@@ -108,7 +108,7 @@ class Trainer(eqx.Module):
         measured on the way.
 
         `loss` and the gradient are means over the examples that take part, `usable_fraction` of the batch: those that
-        settled in all phases and have a valid target. `accuracy` is over all examples with a valid target,
+        settled in all phases and have a valid target. What the readout measures is over all with a valid target,
         `bounded_fraction`, `free_steps` and `nudged_steps` over all. Where no example takes part, and homeostasis needs
         one, the gradient is zero and `skipped_steps` is 1, as for a gradient that is not finite.
 
@@ -126,7 +126,7 @@ class Trainer(eqx.Module):
         currents = jax.vmap(device.network.embed)(x)
         free = self._free(device, x, currents, free_key)
         response = self._respond(device, currents, y, free, jax.random.split(respond_key, size))
-        losses, correct, _, valid = self._scores(device, response.state, y)
+        losses, measures, valid = self._scores(device, response.state, y)
         settled, usable = self._judge(free, response)
         usable = usable & valid
         any_usable = jnp.any(usable)
@@ -154,7 +154,7 @@ class Trainer(eqx.Module):
         dtype = losses.dtype
         measured = {
             "loss": metrics.mean(losses, usable),
-            "accuracy": metrics.mean(correct.astype(dtype), valid),
+            **{name: metrics.mean(values, valid) for name, values in measures.items()},
             "homeostasis": penalty,
             "gradient_norm": _tree.norm(gradient),
             "unsettled_fraction": jnp.mean(~settled, dtype=dtype),
@@ -172,8 +172,8 @@ class Trainer(eqx.Module):
         return model if self.substrate is None else self.substrate.deploy(model)
 
     def evaluate(self, model: Model, batch: Batch, *, key: PRNGKeyArray | None = None) -> Metrics:
-        """Loss, accuracy, top-5, residual quantiles, unsettled fraction and steps of the free phase, from rates as the
-        device reads them.
+        """Loss, what the readout measures, residual quantiles, unsettled fraction and steps of the free phase, from
+        rates as the device reads them. Averages over several batches go through `model.readout.summary`.
 
         Every example with a valid target counts, settled or not; one whose scores are not finite is wrong. `key` is of
         the device's noise, by default the same at every call.
@@ -184,12 +184,11 @@ class Trainer(eqx.Module):
         device = self.deployed(model)
         relax_key, read_key = jax.random.split(jax.random.key(0) if key is None else key)
         free = self._relax(device, x, jax.vmap(device.network.embed)(x), relax_key)
-        losses, top1, top5, valid = self._scores(device, free.state, y, read_key)
+        losses, measures, valid = self._scores(device, free.state, y, read_key)
         dtype = losses.dtype
         return {
             "loss": metrics.mean(losses, valid),
-            "accuracy": metrics.mean(top1.astype(dtype), valid),
-            "top5": metrics.mean(top5.astype(dtype), valid),
+            **{name: metrics.mean(values, valid) for name, values in measures.items()},
             "unsettled_fraction": jnp.mean(free.result != RESULTS.successful, dtype=dtype),
             "invalid_fraction": jnp.mean(~valid, dtype=dtype),
             "free_steps": jnp.mean(free.num_steps, dtype=dtype),
@@ -278,16 +277,15 @@ class Trainer(eqx.Module):
 
     def _scores(
         self, model: Model, u: AnyState, y: Array, key: PRNGKeyArray | None = None
-    ) -> tuple[Array, Array, Array, Array]:
-        """Loss, whether the first and the first five guesses are right, and whether the target is one, by example; with
-        `key`, from rates as they are read."""
+    ) -> tuple[Array, dict[str, Array], Array]:
+        """Loss, what the readout measures, and whether the target is one, by example; with `key`, from rates as they
+        are read."""
         reading = None if self.substrate is None or key is None else self.substrate.readings()
 
-        def one(u: AnyState, y: Array, key: PRNGKeyArray | None) -> tuple[Array, Array, Array, Array]:
+        def one(u: AnyState, y: Array, key: PRNGKeyArray | None) -> tuple[Array, dict[str, Array], Array]:
             s = model.network.rates(u)
             s = s if reading is None else reading(s, phase=0, key=key)
             scores = model.readout.predict(s)
-            right = metrics.correct(scores, y), metrics.correct(scores, y, k=5)
-            return model.readout.loss(s, y), *right, is_valid(y, scores.size)
+            return model.readout.loss(s, y), model.readout.measures(scores, y), is_valid(y, scores.size)
 
         return eqx.filter_vmap(one)(u, y, None if key is None else jax.random.split(key, y.shape[0]))

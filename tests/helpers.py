@@ -55,7 +55,7 @@ def loop(*, key: jax.Array) -> eqprop.DenseNetwork:
 
 def conv(angle: float, *, key: jax.Array) -> eqprop.ConvNetwork:
     """8x8x2 → 4x4x3 ⇄ 1x1x4."""
-    return eqprop.ConvNetwork((8, 8, 2), (3, 4), angle=angle, key=key)
+    return eqprop.ConvNetwork.chain((8, 8, 2), (3, 4), angle=angle, key=key)
 
 
 def hopfield(*, key: jax.Array) -> eqprop.HopfieldNetwork:
@@ -153,7 +153,7 @@ def unchecked():
 
 
 @eqx.filter_jit
-def free_phase(model, x, relaxation=SETTLE) -> eqprop.Solution:
+def free_phase(model, x, relaxation: eqprop.AbstractRelaxation = SETTLE) -> eqprop.Solution:
     return eqx.filter_vmap(lambda x: relaxation(model.network.at(x).drift, model.network.at(x).initial_state()))(x)
 
 
@@ -335,7 +335,7 @@ def fixture(name: str) -> Fixture:
         data = dict(file)
     key = jax.random.key(0)
     if name.startswith("conv"):
-        network = eqprop.ConvNetwork((32, 32, 3), (4, 5, 6, 6), key=key)
+        network = eqprop.ConvNetwork.chain((32, 32, 3), (4, 5, 6, 6), key=key)
     else:
         feedback = [("out", "l1")] if name == "mlp_loop" else [("l2", "l1"), ("out", "l2")]
         forward = [("in", "l1"), ("l1", "l2"), ("l2", "out")]

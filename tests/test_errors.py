@@ -83,12 +83,15 @@ REFUSED = {
     ),
     "conv batch": (lambda: embed(conv(0.0, key=KEY), (5, 8, 8, 2)), r"a batch goes through jax\.vmap"),
     "small image": (
-        lambda: ConvNetwork((16, 16, 3), key=KEY),
-        "16 pixels a side does not pool by 2 through 4 layers.*32 pixels",
+        lambda: ConvNetwork.chain((16, 16, 3), key=KEY),
+        "2 pixels a side does not pass the edge conv3 -> out: it would pool 0 by 2",
     ),
-    "odd image": (lambda: ConvNetwork((9, 8, 1), (2, 2), key=KEY), "9 pixels a side.*layer 1 would pool 9"),
+    "odd image": (
+        lambda: ConvNetwork.chain((9, 8, 1), (2, 2), key=KEY),
+        "9 pixels a side.*edge in -> conv1.*pool 9 by 2",
+    ),
     "flat image": (
-        lambda: ConvNetwork((8, 8), (2, 2), key=KEY),
+        lambda: ConvNetwork.chain((8, 8), (2, 2), key=KEY),
         r"image_shape is \(8, 8\); give \(height, width, channels\)",
     ),
     # Targets and readouts.

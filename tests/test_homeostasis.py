@@ -116,7 +116,7 @@ def skipping(*, key):
 WEAK = {
     "chain": lambda key: chain(90.0, key=key, feedback_gain=0.3),
     "skipping": lambda key: skipping(key=key),
-    "conv": lambda key: eqprop.ConvNetwork((8, 8, 2), (3, 4), feedback_gain=0.3, key=key),
+    "conv": lambda key: eqprop.ConvNetwork.chain((8, 8, 2), (3, 4), feedback_gain=0.3, key=key),
 }
 
 

@@ -16,6 +16,7 @@ FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if pat
 PAGES = sorted(ROOT.glob("*.md"))
 
 NOT_METHODS = {
+    "Friedman 1991": "a made data set",
     "1708.07747": "the data set Fashion-MNIST",
     "1707.08819": "the data set ImageNet 32x32",
     "1702.05373": "the data set EMNIST",

@@ -8,8 +8,18 @@ from helpers import ROOT
 
 PACKAGE = ROOT / "eqprop"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-BESIDE = ("data", "run", "substrate", "__main__.py", "_checkpoint.py", "_examples.py", "_motion.py", "_names.py")
-BESIDE += ("fit.py", "plot.py", "save.py", "trace.py")
+BESIDE = (
+    "companion",
+    "data",
+    "run",
+    "substrate",
+    "__main__.py",
+    "_checkpoint.py",
+    "_examples.py",
+    "_motion.py",
+    "_names.py",
+)
+BESIDE += ("fit.py", "plot.py", "save.py", "topology.py", "trace.py")
 """What is not of the numeric core: no training step passes through it."""
 NUMERIC = [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in BESIDE]
 
@@ -18,6 +28,7 @@ RANKS = {
     "_names": 0,
     "_numerics": 0,
     "_tree": 0,
+    "topology": 0,
     "_solution": 1,
     "_blocks": 1,
     "_motion": 1,
@@ -33,6 +44,7 @@ RANKS = {
     "estimator": 4,
     "homeostasis": 5,
     "metrics": 4,
+    "plasticity": 4,
     "state": 4,
     "alignment": 5,
     "audit": 5,
@@ -40,6 +52,7 @@ RANKS = {
     "equilibrium": 5,
     "trace": 5,
     "train": 6,
+    "companion": 7,
     "fit": 7,
     "plot": 7,
     "substrate": 7,
@@ -61,7 +74,7 @@ ONLY_IN = {
     "diffrax": ("relaxation/flow.py", "relaxation/motion.py", "estimator/waveform.py", "substrate/", "trace.py"),
     "lineax": ("relaxation/solvers.py", "substrate/"),
     "optimistix": ("relaxation/solvers.py",),
-    "optax": ("train.py", "device.py", "state.py", "substrate/write.py", "run/optimiser.py"),
+    "optax": ("companion/", "plasticity.py", "train.py", "device.py", "state.py", "substrate/write.py", "run/"),
     "pooch": ("data/",),
     "hydra": ("run/",),
     "omegaconf": ("run/",),
@@ -116,6 +129,7 @@ SUBSTRATE = {
     "neurons": 1,
     "probe": 1,
     "resistive": 1,
+    "resistor_graph": 2,
     "write": 1,
     "dynamics": 2,
     "kernels": 2,
@@ -160,4 +174,4 @@ def test_sizes():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in [*FILES, *programs]}
     assert not {path.name: n for path, n in lines.items() if n > 300}
     assert sum(lines[path] for path in programs) < 4700
-    assert sum(lines[path] for path in NUMERIC) < 4700
+    assert sum(lines[path] for path in NUMERIC) < 5200

@@ -32,7 +32,8 @@ def runs(*cases):
     with ExitStack() as stack:
         processes = []
         for folder, devices, arguments in cases:
-            command = [*RUN, *SMALL, f"run.dir='{folder}'", *arguments]
+            small = [word for word in SMALL if "network" not in word or not any("network=" in a for a in arguments)]
+            command = [*RUN, *small, f"run.dir='{folder}'", *arguments]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
             process = stack.enter_context(subprocess.Popen(command, env=environment(devices), **pipes))
             stack.callback(process.kill)
@@ -85,6 +86,23 @@ def test_two_processes_over_loopback_equal_one(tmp_path, alone):
     finish(*((folder, 2, [f"runtime.distributed={{{address}, process_id: {index}}}"]) for index in range(2)))
     assert_equal(metrics(folder), alone[0])
     assert json.loads((folder / "summary.json").read_text())["test_accuracy"] == alone[0]["test_accuracy"]
+
+
+CONV = ["network=conv", "network.channels=[3,4]", "homeostasis=skew", "homeostasis.share=0.5"]
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_on_four_devices_and_in_two_processes_equals_one_device(tmp_path):
+    """Its batch is split; probes of homeostasis and shares of the batch are those of one device."""
+    folders = [tmp_path / name for name in ("one", "four", "two")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"coordinator_address: '127.0.0.1:{port}', num_processes: 2"
+    finish((folders[0], 1, CONV), (folders[1], 4, CONV))
+    finish(*((folders[2], 2, [*CONV, f"runtime.distributed={{{address}, process_id: {i}}}"]) for i in range(2)))
+    for folder in folders[1:]:
+        assert_equal(metrics(folder), metrics(folders[0]))
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):

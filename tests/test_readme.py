@@ -14,7 +14,6 @@ import eqprop
 from helpers import ROOT, gap, problem, unchecked
 from runs import as_users_run
 
-
 pytestmark = pytest.mark.bounded
 
 

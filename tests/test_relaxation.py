@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import eqprop
-from eqprop import RESULTS, Anderson, FixedSteps, Flow, Newton, Picard, Sweep
+from eqprop import RESULTS, Anderson, FixedSteps, Flow, Momentum, Newton, Picard, Sweep
 from eqprop._tree import max_norm, to_complex
 from helpers import SETTLE, flat, flat_batch, gap, loop, oracle, problem, scaled, unchecked
 
@@ -23,6 +23,7 @@ STATE_TOL = 20 * TOL
 RELAXATIONS = {
     "picard": Picard(tol=TOL),
     "damped": Picard(tol=TOL, damping=0.5),
+    "momentum": Momentum(tol=TOL),
     "sweep": Sweep(tol=TOL),
     "anderson": Anderson(tol=TOL),
     "fixed_steps": FixedSteps(200, tol=TOL),
@@ -400,6 +401,26 @@ def test_anderson_beats_picard_on_a_stiff_linear_problem():
     assert gap(fast.state, jnp.linalg.solve(L, c)) < 2 * TOL / 0.02
 
 
+def test_momentum_converges_at_the_rate_of_the_square_roots():
+    """On curvatures from a to b, with the best momentum and damping, a step divides the error by `(√b + √a)/(√b − √a)`;
+    best steps without inertia by `(b + a)/(b − a)` only."""
+    a, b = 0.01, 1.0
+    curvatures, c = jnp.linspace(a, b, 9), jnp.ones(9)
+    drift = lambda u: c - curvatures * u
+    rate = (b**0.5 - a**0.5) / (b**0.5 + a**0.5)
+    damping = 4 / (a**0.5 + b**0.5) ** 2
+    # The best damping here exceeds 1, which is refused: both are divided by 4, and the curvatures times 4.
+    heavy = Momentum(tol=1e-10, rtol=0.0, damping=damping / 4, momentum=rate**2, max_steps=5000)
+    solution = settle(heavy, lambda u: 4 * drift(u), jnp.zeros(9))
+    plain = settle(Picard(tol=1e-10, rtol=0.0, damping=0.5, max_steps=5000), lambda u: 4 * drift(u) / 2, jnp.zeros(9))
+    assert solution.result == plain.result == RESULTS.successful
+    assert gap(solution.state, c / curvatures) < 1e-10 / a
+    expected = np.log(1e-10) / np.log(rate)
+    print(f"{solution.num_steps} steps with inertia, {expected:.0f} by the rate, {plain.num_steps} without")
+    # At critical damping an error falls as k times the k-th power of the rate.
+    assert 0.9 * expected < solution.num_steps < 1.8 * expected < 0.1 * int(plain.num_steps)
+
+
 def test_anderson_falls_back_where_acceleration_misleads():
     """A contraction with kinks at every turn: steps that help not are taken back, and it settles all the same."""
     Q = jnp.asarray(np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0])
@@ -467,6 +488,7 @@ def test_reverse_mode_passes_through_fixed_steps():
         ),
         (lambda: Sweep(rtol=1.0), "rtol is 1.0; expected a fraction of the response, from 0 to below 1"),
         (lambda: Picard(rtol=-0.1), "rtol is -0.1"),
+        (lambda: Momentum(momentum=1.0), "momentum is 1.0; expected a number from 0"),
         (lambda: Anderson(every=0), "every is 0; expected a number of sweeps"),
         (lambda: Flow(tol=-1.0), "Flow got tol=-1.0"),
         (lambda: FixedSteps(3, tol=float("nan")), "FixedSteps got tol=nan"),

@@ -30,3 +30,10 @@ from eqprop.data.mnist import (
 from eqprop.data.rows import Rows as Rows
 from eqprop.data.source import Source as Source
 from eqprop.data.splits import hold_out as hold_out, subset as subset
+from eqprop.data.tasks import (
+    allostery as allostery,
+    friedman as friedman,
+    in_turns as in_turns,
+    linear_regression as linear_regression,
+    xor as xor,
+)

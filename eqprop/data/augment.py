@@ -120,16 +120,16 @@ class Preprocess(eqx.Module):
     def __call__(
         self, images: Shaped[Array | np.ndarray, "n *image"] | Rows, *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n ..."]:
-        """A batch of `uint8` images as floats; without a key, as for evaluation, not augmented.
+        """A batch of `uint8` images or `float32` inputs as floats; without a key, as for evaluation, not augmented.
 
-        **Raises:** `ValueError` if the images are not `uint8` or do not have the shape that was given.
+        **Raises:** `ValueError` if the images are of another type or do not have the shape that was given.
         """
         images = np.asarray(images) if isinstance(images, Rows) else images
         if self.image_shape is not None and len(self.image_shape) == 3 and images.ndim == 3:
             images = images[..., None]
         shape = images.shape[1:]
-        if images.dtype != jnp.uint8:
-            raise ValueError(f"images are {images.dtype}; give the uint8 pixels as loaded")
+        if images.dtype not in (jnp.uint8, jnp.float32):
+            raise ValueError(f"images are {images.dtype}; give the uint8 pixels as loaded, or float32 inputs")
         if self.image_shape is not None and shape != self.image_shape:
             size, expected = math.prod(shape), math.prod(self.image_shape)
             raise ValueError(

@@ -5,16 +5,16 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Float32, Int, Int32, UInt8
 
 from eqprop.data.dataset import Split
 
 
 class Batch(NamedTuple):
-    """Images `uint8`, `(b, H, W)` or `(b, H, W, C)`, and labels `int32`, `(b,)`."""
+    """Images `uint8`, `(b, H, W)` or `(b, H, W, C)`, and labels `int32`, `(b,)`; or `float32` inputs and targets."""
 
-    images: UInt8[np.ndarray, "b ..."]
-    labels: Int32[np.ndarray, " b"]
+    images: UInt8[np.ndarray, "b ..."] | Float32[np.ndarray, "b ..."]
+    labels: Int32[np.ndarray, " b"] | Float32[np.ndarray, "b outputs"]
 
 
 def permutation(size: int, *entropy: int) -> Int[np.ndarray, " size"]:
@@ -71,9 +71,9 @@ class Batches:
         if not 0 <= start <= len(self):
             raise ValueError(f"start={start} in an epoch of {len(self)} batches")
         order = self.order(epoch)
-        images, labels = self.split.images, self.split.labels
+        images, labels = self.split.images, self.split.targets
         if isinstance(images, np.memmap):
             images = np.asarray(images)  # a plain view: indexing a mapped array costs more, for no purpose
         for step in range(start, len(self)):
             chosen = np.sort(order[step * self.batch_size : (step + 1) * self.batch_size])
-            yield Batch(images[chosen], labels[chosen].astype(np.int32))
+            yield Batch(images[chosen], labels[chosen])

@@ -1,4 +1,4 @@
-"""What every loader returns: splits of images and labels, checked when they are made."""
+"""What every loader returns: splits of images with labels or targets, checked when they are made."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -12,13 +12,13 @@ from eqprop.data.rows import Images, Rows
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels, in the order of the files.
+    """Images with their labels, or inputs with the numbers to be predicted, in the order of the files.
 
     **Arguments:**
 
     - `images`: `uint8`, `(n, H, W)` or `(n, H, W, C)` with channels last; they may be memory-mapped, or `Rows` of a
-        memory-mapped array.
-    - `labels`: `int32` or `int64`, `(n,)`.
+        memory-mapped array. The inputs of a regression are `float32`.
+    - `labels`: `int32` or `int64`, `(n,)`; or, in a regression, targets, `float32`, `(n, outputs)`.
     - `source`: the file or folder they came from, for error messages.
     """
 
@@ -28,6 +28,9 @@ class Split:
 
     def __post_init__(self):
         images, labels = self.images, self.labels
+        if labels.dtype == np.float32:
+            self._check_targets()
+            return
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
             raise ValueError(
                 f"{self.source}: images are {images.dtype}{list(images.shape)}; give a uint8 array "
@@ -38,6 +41,26 @@ class Split:
                 f"{self.source}: labels are {labels.dtype}{list(labels.shape)} for {len(images)} "
                 f"images; give an int32 or int64 array [{len(images)}]"
             )
+
+    def _check_targets(self) -> None:
+        images, targets = self.images, self.labels
+        if images.dtype != np.float32 or images.ndim not in (3, 4) or targets.ndim != 2 or len(images) != len(targets):
+            raise ValueError(
+                f"{self.source}: inputs are {images.dtype}{list(images.shape)} and targets "
+                f"{targets.dtype}{list(targets.shape)}; give float32 arrays [n, H, W] and [n, outputs]"
+            )
+        if not np.isfinite(targets).all() or not np.isfinite(np.asarray(images)).all():
+            raise ValueError(f"{self.source}: inputs or targets are not finite; leave such examples out")
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What a loss takes: labels as `int32`, or targets as they are."""
+        return self.labels if self.labels.dtype == np.float32 else self.labels.astype(np.int32)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """The class of every example; one class for all in a regression."""
+        return self.labels if self.labels.ndim == 1 else np.zeros(len(self.labels), np.int64)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,7 +90,7 @@ class Dataset:
     - `name`: what results should be called after.
     - `train`, `test`: splits of equal image shape.
     - `validation`: a split to choose settings on, so that the test images decide nothing; `hold_out` makes one.
-    - `num_classes`: labels lie in `[0, num_classes)`.
+    - `num_classes`: labels lie in `[0, num_classes)`; `None` in a regression.
     - `maximum`: the largest pixel value there can be: `images / maximum` lies in `[0, 1]`.
     - `class_names`: what the classes are called, in the order of their numbers, where that is known.
     - `checksums`: SHA-256 of the *contents* of each file read, as it is once unpacked, so that a
@@ -78,7 +101,7 @@ class Dataset:
     train: Split
     test: Split
     _: KW_ONLY
-    num_classes: int
+    num_classes: int | None
     maximum: int = 255
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
@@ -100,6 +123,10 @@ class Dataset:
                     "give both one shape"
                 )
         for split in splits.values():
+            if (self.num_classes is None) != (split.labels.dtype == np.float32):
+                raise ValueError(f"{split.source}: num_classes is null for targets of a regression, and for them only")
+            if self.num_classes is None:
+                continue
             check_labels(split.labels, self.num_classes, split.source)
             # Every uint8 is at most 255: a memory-mapped split is never read through.
             if self.maximum < 255 and (largest := int(np.asarray(split.images).max())) > self.maximum:

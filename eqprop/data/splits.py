@@ -31,7 +31,7 @@ def hold_out(dataset: Dataset, size: int | float, seed: int) -> Dataset:
             f"{dataset.name} has a validation split of {len(dataset.validation)} images, and {size} more were to be "
             "held out; expected a data set without one. Give null to keep the one there is."
         )
-    held = stratified(train.labels, size, seed, source=train.source)
+    held = stratified(train.strata, size, seed, source=train.source)
     return dataclasses.replace(
         dataset, train=train.take(np.flatnonzero(~held)), validation=train.take(held.nonzero()[0])
     )
@@ -51,7 +51,7 @@ def subset(split: Split, size: int, seed: int) -> Split:
             f"{len(split)} there are. Give one of these, or null for all."
         )
     order = permutation(len(split), seed)
-    turn = _turns(split.labels[order])
+    turn = _turns(split.strata[order])
     return split.take(np.sort(order[np.argsort(turn, kind="stable")[:size]]))
 
 

@@ -7,6 +7,8 @@ from eqprop.network.base import (
     Field as Field,
 )
 from eqprop.network.conv import ConvNetwork as ConvNetwork
+from eqprop.network.convolution import ConvEdge as ConvEdge
 from eqprop.network.dense import DenseNetwork as DenseNetwork
 from eqprop.network.hopfield import HopfieldNetwork as HopfieldNetwork
+from eqprop.network.sparse import SparseNetwork as SparseNetwork
 from eqprop.network.user import EnergyNetwork as EnergyNetwork, VectorField as VectorField

@@ -1,54 +1,66 @@
-"""The published convolutional network: 3x3 convolutions, softmax pooling, feedback through the transposed map."""
+"""Convolutional layers on a graph: chains that pool, and residual networks; feedback through the transposed map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from eqprop import _tree
 from eqprop._blocks import Blocks, Edge
-from eqprop._tree import AnyState, precision, real_linear
+from eqprop._tree import AnyState
 from eqprop.activation import dsilu
 from eqprop.network.base import AbstractNetwork, Activation, check_gain, is_analytic, level_metric
-from eqprop.network.graph import INPUT, coloured, rotate, scaled
+from eqprop.network.convolution import ConvEdge, Image
+from eqprop.network.graph import INPUT, check_graph, checked_edge, coloured, levels_of, rotate, scaled
 
-WINDOW = 2
-"""Pooling windows are 2x2 with stride 2."""
+NOISE_IMAGES = 8
+"""From which the scale of every layer is set where `init_scale` is `None`."""
 
 
 class ConvNetwork(AbstractNetwork):
-    """A chain `in → conv1 ⇄ conv2 ⇄ … ⇄ out` of convolutions `C` and softmax pooling `P`. With `a` before `b`:
+    """Convolutional layers on a graph. With an edge `(a, b)`, its convolution `C` and its pooling `P`:
 
-        drive(s)_b ∋ P(C_ab(s_a)),      drive(s)_a ∋ γ ∂/∂s_a ⟨P(C_ba(s_a)), s_b⟩ at fixed s_b.
+        drive(s)_b ∋ P(C_ab(s_a)),      drive(s)_a ∋ γ_ba ∂/∂s_a ⟨P(C_ba(s_a)), s_b⟩ at fixed s_b.
 
     The feedback of `b` into `a` is the transposed map of "convolve, then pool" at the present rates of `a`, with
-    kernels of its own. States are `(height, width, channels)`. All convolutions are 3x3, padded to the same size
-    except the last, which is unpadded. Biases live in the current: softmax pooling passes a constant through,
-    `P(v + b) = P(v) + b`. With tied kernels `m A` is symmetric for the metric `m = γ^level`, `γ` being `feedback_gain`.
+    kernels of its own, or with those of the forward direction if `tied`. An edge without a kernel passes the rates
+    themselves, both ways. Layers have the shape `(height, width, channels)`. Biases live in the current: every pooling
+    passes a constant through, `P(v + b) = P(v) + b`.
 
-    Laborieux & Zenke (ICLR 2024); the defaults are theirs.
+    `γ_ba` is `feedback_gain^k` for a direction that leads down by `k` levels, and 1 for all others, as in
+    `DenseNetwork`. With tied kernels `m A` is symmetric for the metric `m = feedback_gain^level`.
+
+    `ConvNetwork.chain` makes the published network, Laborieux & Zenke (ICLR 2024); `ConvNetwork.residual` one with
+    shortcuts, as the Hopfield-ResNets of arXiv 2509.26003.
     """
 
-    kernels: dict[Edge, Float[Array, "3 3 _ _"]]
-    """`(3, 3, channels of a, channels of b)` of `(a, b)`, and for feedback in the same orientation of `(b, a)`."""
+    kernels: dict[Edge, Float[Array, "_ _ _ _"]]
+    """`(size, size, channels of a, channels of b)` of `(a, b)`, and of its feedback `(b, a)` in that orientation."""
     biases: dict[str, Float[Array, " _"]]
     """One bias a channel."""
     activation: Activation = eqx.field(static=True)
-    image_shape: tuple[int, int, int] = eqx.field(static=True)
+    edges: tuple[ConvEdge, ...] = eqx.field(static=True)
+    shape_items: tuple[tuple[str, Image], ...] = eqx.field(static=True)
+    """The input and the layers in the order given, with their shapes."""
+    level_items: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    """The layers in the order given, with their levels."""
+    tied: bool = eqx.field(static=True)
     feedback_gain: float = eqx.field(static=True)
     holomorphic: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        image_shape: Sequence[int] = (32, 32, 3),
-        channels: Sequence[int] = (128, 256, 512, 512),
+        image_shape: Sequence[int],
+        layers: Mapping[str, int],
+        edges: Iterable[ConvEdge | Mapping[str, Any]],
         *,
+        tied: bool = False,
         angle: float = 90.0,
         feedback_gain: float = 1.0,
-        init_scale: float = 1.0,
+        init_scale: float | None = 1.0,
         activation: Activation = dsilu,
         holomorphic: bool | None = None,
         key: PRNGKeyArray,
@@ -56,41 +68,108 @@ class ConvNetwork(AbstractNetwork):
         """**Arguments:**
 
         - `image_shape`: `(height, width, channels)` of an example.
-        - `channels`: of each convolution; the last layer is `out`.
+        - `layers`: channels by name, for instance `{"conv1": 64, "out": 128}`.
+        - `edges`: `ConvEdge`s, or their fields; `"in"` is the input. Every edge between layers works in both
+            directions.
+        - `tied`: one kernel for both directions.
         - `angle`: degrees between feedback and forward kernels at the start; 0 ties them, 90 is independent.
         - `feedback_gain`: `γ`, above 0 and up to 1.
-        - `init_scale`: factor of the kernels at the start. Weak feedback leaves room for more than 1.
-        - `activation`, `holomorphic`: as for `DenseNetwork`.
+        - `init_scale`: factor of the kernels at the start. Weak feedback leaves room for more than 1. `None` sets
+            scales and biases layer by layer, from a few images of noise that pass forward: the drive of every channel
+            is centred where the activation is steepest, and its spread is half of what it takes to cross a range of 1
+            at that slope. Signals then reach the last layer of a deep network.
+        - `activation`, `holomorphic`: as for `DenseNetwork`. Maximum pooling is not analytic.
         - `key`: kernels are drawn LeCun-normal times `init_scale`, biases are zero.
 
-        **Raises:** `ValueError` if the images are too small or uneven for that many poolings.
+        **Raises:** `ValueError` for a graph that cannot be built, and for images that do not pass an edge.
         """
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape is {tuple(image_shape)}; give (height, width, channels).")
-        names = _names(channels)
-        for extent in image_shape[:2]:
-            _check_extent(extent, len(channels))
-        widths = dict(zip(names, [image_shape[2], *channels], strict=True))
-        init = jax.nn.initializers.lecun_normal()
+        self.edges = tuple(edge if isinstance(edge, ConvEdge) else ConvEdge(**edge) for edge in edges)
+        channels = {INPUT: image_shape[2], **layers}
+        ends = [checked_edge((edge.source, edge.target), channels) for edge in self.edges]
+        check_graph(channels, ends)
+        self.shape_items = tuple(_shapes(image_shape, layers, self.edges).items())
+        self.level_items = tuple(levels_of(layers, ends, INPUT).items())
         self.kernels = {}
-        for a, b, k in zip(names[:-1], names[1:], jax.random.split(key, len(channels)), strict=True):
-            forward, feedback = jax.random.split(k)
-            shape = (3, 3, widths[a], widths[b])
+        init = jax.nn.initializers.lecun_normal()
+        for edge, k in zip(self.edges, jax.random.split(key, len(self.edges)), strict=True):
+            if edge.kernel_size is None:
+                continue
+            a, b, (forward, feedback) = edge.source, edge.target, jax.random.split(k)
+            shape = (edge.kernel_size, edge.kernel_size, channels[a], channels[b])
             self.kernels[a, b] = init(forward, shape, float)
-            if a != names[0]:
-                independent = init(feedback, shape, float)
-                self.kernels[b, a] = rotate(independent, self.kernels[a, b], angle)
-        self.kernels = {edge: scaled(kernel, init_scale) for edge, kernel in self.kernels.items()}
-        self.biases = {name: jnp.zeros(widths[name]) for name in names[1:]}
-        self.activation = activation
-        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
-        self.feedback_gain = check_gain(feedback_gain)
-        self.holomorphic = is_analytic(activation, holomorphic)
+            if a != INPUT and not tied:
+                self.kernels[b, a] = rotate(init(feedback, shape, float), self.kernels[a, b], angle)
+        self.biases = {name: jnp.zeros(width) for name, width in layers.items()}
+        self.activation, self.tied, self.feedback_gain = activation, tied, check_gain(feedback_gain)
+        analytic = all(edge.pooling != "max" for edge in self.edges)
+        self.holomorphic = is_analytic(activation, holomorphic) and analytic
+        if init_scale is None:
+            self._set_scales(jax.random.normal(jax.random.fold_in(key, 1), (NOISE_IMAGES, *image_shape)))
+        else:
+            self.kernels = {edge: scaled(kernel, init_scale) for edge, kernel in self.kernels.items()}
+
+    @classmethod
+    def chain(
+        cls, image_shape: Sequence[int] = (32, 32, 3), channels: Sequence[int] = (128, 256, 512, 512), **settings: Any
+    ) -> "ConvNetwork":
+        """The chain `in → conv1 ⇄ conv2 ⇄ … ⇄ out` of 3x3 convolutions with softmax pooling by 2, padded to the same
+        size except the last, which is not padded. The defaults are the published ones.
+
+        **Arguments:** `channels`: of each layer. `settings`: `pooling`, and as for `ConvNetwork`.
+        """
+        names = [INPUT, *(f"conv{i}" for i in range(1, len(channels))), "out"]
+        pooling = settings.pop("pooling", "softmax")
+        edges = [
+            ConvEdge(a, b, padding="VALID" if b == "out" else "SAME", pooling=pooling)
+            for a, b in zip(names[:-1], names[1:], strict=True)
+        ]
+        return cls(image_shape, dict(zip(names[1:], channels, strict=True)), edges, **settings)
+
+    @classmethod
+    def residual(
+        cls,
+        image_shape: Sequence[int] = (32, 32, 3),
+        stem: int = 64,
+        stages: Sequence[Sequence[int]] = ((64, 2), (128, 2), (256, 2)),
+        **settings: Any,
+    ) -> "ConvNetwork":
+        """A residual network: a first convolution, and stages of blocks of two 3x3 convolutions beside a shortcut. The
+        defaults make 13 layers.
+
+        The first block of every stage but the first halves height and width; its shortcut is a 1x1 convolution.
+        Shortcuts between layers of one shape have no kernel. The last layer is `out`.
+
+        **Arguments:** `stem`: channels of the first layer. `stages`: channels and number of blocks. `settings`:
+        `pooling`, how the first block of a stage halves an image: `none` by its stride, or by that pooling; the
+        others as for `ConvNetwork`.
+        """
+        pooling = settings.pop("pooling", "none")
+        halving: dict[str, Any] = {"stride": 2} if pooling == "none" else {"pooling": pooling}
+        layers, edges, last, width = {"stem": stem}, [ConvEdge(INPUT, "stem")], "stem", stem
+        final = (len(stages), stages[-1][1])
+        for stage, (channels, blocks) in enumerate(stages, 1):
+            for block in range(1, blocks + 1):
+                inner = f"stage{stage}_{block}a"
+                outer = "out" if (stage, block) == final else f"stage{stage}_{block}b"
+                halved = halving if stage > 1 and block == 1 else {}
+                plain = channels == width and not halved
+                layers |= {inner: channels, outer: channels}
+                edges += [ConvEdge(last, inner, **halved), ConvEdge(inner, outer)]
+                edges.append(ConvEdge(last, outer, None if plain else 1, **halved))
+                last, width = outer, channels
+        return cls(image_shape, layers, edges, **settings)
+
+    @property
+    def image_shape(self) -> Image:
+        """`(height, width, channels)` of an example."""
+        return self.shape_items[0][1]
 
     @property
     def levels(self) -> dict[str, int]:
-        """The level of every layer: its distance from the input."""
-        return {name: level for level, name in enumerate(_names(self.biases)) if level}
+        """The level of every layer: the length of the longest path of edges to it from the input."""
+        return dict(self.level_items)
 
     @property
     def metric(self) -> dict[str, float] | None:
@@ -98,7 +177,8 @@ class ConvNetwork(AbstractNetwork):
 
     @property
     def blocks(self) -> Blocks:
-        return coloured(self.levels, self._edges())
+        pairs = [(edge.source, edge.target) for edge in self._recurrent]
+        return coloured(self.levels, pairs + [(b, a) for a, b in pairs])
 
     def embed(self, x: Shaped[Array, "height width channels"]) -> AnyState:
         if x.shape != self.image_shape:
@@ -106,100 +186,95 @@ class ConvNetwork(AbstractNetwork):
                 f"The image has shape {x.shape}, but the network expects {self.image_shape} (height, width, "
                 "channels). Set the network's image_shape; a batch goes through jax.vmap."
             )
-        names = _names(self.biases)
-        kernel = self.kernels[names[0], names[1]]
-        v = convolve(x.astype(kernel.dtype), kernel, names[1] == "out")
-        current = {names[1]: softmax_pool(v) + self.biases[names[1]][None, None]}
-        height, width = current[names[1]].shape[:2]
-        for name in names[2:]:
-            cut = 2 if name == "out" else 0
-            height, width = (height - cut) // WINDOW, (width - cut) // WINDOW
-            bias = self.biases[name]
-            current[name] = jnp.broadcast_to(bias[None, None], (height, width, bias.size))
+        shapes = dict(self.shape_items)
+        current = {name: jnp.broadcast_to(bias[None, None], shapes[name]) for name, bias in self.biases.items()}
+        for edge in self.edges:
+            if edge.source == INPUT:
+                arriving = self._arriving(edge, x.astype(current[edge.target].dtype))
+                current[edge.target] = arriving + current[edge.target]
         return current
 
     def drive(self, s: AnyState, current: AnyState) -> AnyState:
-        incoming = _tree.cast_like(current, s)
-        for a, b in self._edges():
-            unpadded = b == "out"
-            forward, feedback = self.kernels[a, b], self.kernels[b, a]
-            incoming[b] = incoming[b] + softmax_pool(convolve(s[a], forward, unpadded))
-            v = convolve(s[a], feedback, unpadded)
-            back = convolve_transposed(softmax_pool_transposed(v, s[b]), feedback, unpadded)
-            incoming[a] = incoming[a] + scaled(back, self.feedback_gain)
+        incoming, levels = _tree.cast_like(current, s), self.levels
+        gain = lambda a, b: self.feedback_gain ** max(levels[a] - levels[b], 0)
+        for edge in self._recurrent:
+            a, b = edge.source, edge.target
+            feedback = self.kernels.get((a, b) if self.tied else (b, a))
+            incoming[b] = incoming[b] + scaled(self._arriving(edge, s[a]), gain(a, b))
+            returning = edge.pool_transposed(edge.convolve(s[a], feedback), s[b])
+            incoming[a] = incoming[a] + scaled(edge.convolve_transposed(returning, feedback, s[a]), gain(b, a))
         return incoming
 
     def device_kernels(self) -> dict[Edge, Any]:
         return self.kernels
 
     def feedback_edges(self) -> tuple[Edge, ...]:
-        return tuple((b, a) for a, b in self._edges())
+        return tuple((edge.target, edge.source) for edge in self._pairs)
 
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
-        return [(self.kernels[a, b], self.kernels[b, a]) for a, b in self._edges()]
+        ends = [(edge.source, edge.target) for edge in self._pairs]
+        return [(self.kernels[a, b], self.kernels[b, a]) for a, b in ends]
 
-    def _edges(self) -> list[Edge]:
-        names = list(self.levels)
-        return list(zip(names[:-1], names[1:], strict=True))
+    @property
+    def _recurrent(self) -> list[ConvEdge]:
+        return [edge for edge in self.edges if edge.source != INPUT]
 
+    @property
+    def _pairs(self) -> list[ConvEdge]:
+        """Edges with a kernel for each direction."""
+        return [edge for edge in self._recurrent if edge.kernel_size is not None and not self.tied]
 
-def convolve(s: Inexact[Array, "h w a"], kernel: Float[Array, "3 3 a b"], unpadded: bool) -> Inexact[Array, "h2 w2 b"]:
-    """The 3x3 cross-correlation of a real or complex image with a real kernel."""
-    padding = "VALID" if unpadded else "SAME"
-    return real_linear(lambda z: _conv(z, kernel, padding), s)
+    def _arriving(self, edge: ConvEdge, s: Array) -> Array:
+        return edge.pool(edge.convolve(s, self.kernels.get((edge.source, edge.target))))
 
+    def _set_scales(self, images: Float[Array, "n height width channels"]) -> None:
+        """Bring the drive of every layer to its centre and spread where images pass forward only (see `__init__`)."""
+        centre, spread = _steepest(self.activation)
+        rates, levels = {INPUT: images}, self.levels
+        for name in sorted(levels, key=lambda name: levels[name]):
+            edges = [edge for edge in self.edges if edge.target == name and edge.source in rates]
 
-def convolve_transposed(
-    w: Inexact[Array, "h2 w2 b"], kernel: Float[Array, "3 3 a b"], unpadded: bool
-) -> Inexact[Array, "h w a"]:
-    """The transposed linear map of `convolve`: the flipped kernel, its channels swapped."""
-    padding = [(2, 2), (2, 2)] if unpadded else "SAME"
-    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    return real_linear(lambda z: _conv(z, flipped, padding), w)
+            def drive(edges: list[ConvEdge] = edges) -> Array:
+                arriving = [jax.vmap(lambda s, e=e: self._arriving(e, s))(rates[e.source]) for e in edges]
+                return sum(arriving[1:], start=arriving[0])
 
-
-def _conv(z: Array, kernel: Array, padding: str | list[tuple[int, int]]) -> Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(z, kernel, (1, 1), padding, dimension_numbers=layout, precision=precision())
-
-
-def softmax_pool(v: Inexact[Array, "h w c"]) -> Inexact[Array, "h/2 w/2 c"]:
-    """`P(v) = Σ p v`, `p = softmax(v)` over each 2x2 window and channel: analytic, between mean and maximum."""
-    windows = _windows(v)
-    return jnp.sum(_probabilities(windows) * windows, axis=(1, 3))
-
-
-def softmax_pool_transposed(v: Inexact[Array, "h w c"], s: Inexact[Array, "h/2 w/2 c"]) -> Inexact[Array, "h w c"]:
-    """`(∂P/∂v)ᵀ s`, in closed form: `∂P/∂vᵢ = pᵢ (1 + vᵢ − P)` within a window."""
-    windows = _windows(v)
-    p = _probabilities(windows)
-    pooled = jnp.sum(p * windows, axis=(1, 3), keepdims=True)
-    return (p * (1.0 + windows - pooled) * s[:, None, :, None]).reshape(v.shape)
+            for _ in range(4):  # softmax pooling is not linear in the kernel
+                v = drive()
+                deviation = jnp.std(v - jnp.mean(v, axis=(0, 1, 2), keepdims=True))
+                for a, b in ((edge.source, edge.target) for edge in edges):
+                    for pair in {(a, b), (b, a)} & self.kernels.keys():
+                        self.kernels[pair] = self.kernels[pair] * (spread / deviation)
+            v = drive()
+            self.biases[name] = centre - jnp.mean(v, axis=(0, 1, 2))
+            rates[name] = self.activation(v + self.biases[name][None, None, None])
 
 
-def _windows(v: Array) -> Array:
-    height, width, channels = v.shape
-    return v.reshape(height // WINDOW, WINDOW, width // WINDOW, WINDOW, channels)
+def _shapes(image_shape: Sequence[int], layers: Mapping[str, int], edges: Sequence[ConvEdge]) -> dict[str, Image]:
+    """Of the input and of every layer, as edges from the input on say them.
+
+    **Raises:** `ValueError` for edges that disagree, and for a layer that none reaches.
+    """
+    found: dict[str, Image] = {INPUT: (image_shape[0], image_shape[1], image_shape[2])}
+    for _ in layers:
+        for edge in edges:
+            if edge.source not in found:
+                continue
+            shape = edge.shape(found[edge.source], layers[edge.target])
+            if found.setdefault(edge.target, shape) != shape:
+                raise ValueError(
+                    f"The edge {edge} makes images of {shape}, but {edge.target!r} has {found[edge.target]} by another "
+                    "edge. Give both the same stride, padding and pooling."
+                )
+    missing = [name for name in layers if name not in found]
+    if missing:
+        raise ValueError(f"No path of edges leads from {INPUT!r} to {', '.join(missing)}. Give one.")
+    return {name: found[name] for name in (INPUT, *layers)}
 
 
-def _probabilities(windows: Array) -> Array:
-    # The shift cancels. A real maximum keeps the complex case free of comparisons of complex numbers.
-    shift = jax.lax.stop_gradient(jnp.max(windows.real, axis=(1, 3), keepdims=True))
-    weights = jnp.exp(windows - shift.astype(windows.dtype))
-    return weights / jnp.sum(weights, axis=(1, 3), keepdims=True)
-
-
-def _names(layers: Sequence[int] | dict[str, Array]) -> list[str]:
-    return [INPUT, *(f"conv{i}" for i in range(1, len(layers))), "out"]
-
-
-def _check_extent(extent: int, depth: int) -> None:
-    given = extent
-    for layer in range(1, depth + 1):
-        extent -= 2 if layer == depth else 0
-        if extent < WINDOW or extent % WINDOW:
-            raise ValueError(
-                f"An image of {given} pixels a side does not pool by 2 through {depth} layers: layer {layer} "
-                f"would pool {extent}. Take images of 32 pixels for four layers, or fewer layers."
-            )
-        extent //= WINDOW
+def _steepest(activation: Activation) -> tuple[float, float]:
+    """Where an activation is steepest, and the spread of potentials that its slope turns into rates of spread ½."""
+    with jax.ensure_compile_time_eval():
+        grid = jnp.linspace(-4.0, 4.0, 801)
+        slopes = jax.vmap(jax.grad(activation))(grid)
+        steep = slopes > 0.999 * jnp.max(slopes)
+        return float(jnp.mean(grid, where=steep)), 0.5 / float(jnp.max(slopes))

@@ -8,6 +8,7 @@ from eqprop.relaxation.base import (
 )
 from eqprop.relaxation.fixed_steps import FixedSteps as FixedSteps
 from eqprop.relaxation.flow import Flow as Flow
+from eqprop.relaxation.momentum import Momentum as Momentum
 from eqprop.relaxation.motion import AbstractMotion as AbstractMotion, Motion as Motion
 from eqprop.relaxation.newton import Newton as Newton
 from eqprop.relaxation.picard import Picard as Picard

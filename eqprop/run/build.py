@@ -10,6 +10,7 @@ import hydra.errors
 import hydra.utils
 import jax
 import numpy as np
+import optax
 from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
@@ -45,15 +46,24 @@ def build(cfg: DictConfig) -> Task:
             f"the configuration says data.num_classes={cfg.data.num_classes} and "
             f"data.image_shape={list(cfg.data.image_shape)}. Correct the configuration."
         )
+    if (dataset.num_classes is None) != bool(cfg.readout.get("regression")):
+        kind, word = ("targets", "regression") if dataset.num_classes is None else ("classes", "softmax")
+        raise ValueError(f"{dataset.name} has {kind}, and the readout is not made for them: set readout={word}.")
     dataset = _chosen(dataset, cfg)
     batches = Batches(dataset.train, cfg.batch_size, cfg.data.seed, drop_last=True)
     schedule = instantiate(cfg.schedule)(1.0, *_decay_steps(cfg, len(batches)))
     model = _model(cfg, jax.random.key(cfg.seed))
+    optimiser = instantiate(cfg.optimiser)(model, schedule)
+    plasticity, homeostasis = instantiate(cfg.plasticity), instantiate(cfg.homeostasis)
+    if plasticity is not None:
+        if homeostasis is not None:
+            raise ValueError("plasticity=same_update averages the gradient of homeostasis away: set homeostasis=none.")
+        optimiser = optax.chain(plasticity(model), optimiser)
     trainer = Trainer(
         relaxation=instantiate(cfg.relaxation),
         estimator=instantiate(cfg.estimator),
-        optimiser=instantiate(cfg.optimiser)(model, schedule),
-        homeostasis=instantiate(cfg.homeostasis),
+        optimiser=optimiser,
+        homeostasis=homeostasis,
         coarse=instantiate(cfg.coarse),
         keep_unsettled=cfg.keep_unsettled,
         warm_start=cfg.warm_start,
@@ -129,7 +139,7 @@ def _decay_steps(cfg: DictConfig, batches: int) -> tuple[int, ...]:
 
 def _target(cfg: DictConfig) -> Callable[[Array], Array]:
     smoothing, classes = cfg.label_smoothing, cfg.data.num_classes
-    if not smoothing:
+    if not smoothing or classes is None:
         return lambda labels: labels
     return lambda labels: (1 - smoothing) * jax.nn.one_hot(labels, classes) + smoothing / classes
 

@@ -9,8 +9,8 @@ from eqprop.run.record import read_metrics
 
 
 def learning_curve(folder: Path) -> Path | None:
-    """Draw `learning_curve.png` of a run: accuracy, alignment and asymmetry, settling, by epoch. Without matplotlib it
-    says so and returns `None`: a picture is not worth a run."""
+    """Draw `learning_curve.png` of a run: accuracy or R², alignment and asymmetry, settling, by epoch. Without
+    matplotlib it says so and returns `None`: a picture is not worth a run."""
     # Without pyplot, which would change the backend of a notebook.
     try:
         from matplotlib.figure import Figure
@@ -28,9 +28,10 @@ def learning_curve(folder: Path) -> Path | None:
         if points:
             axis.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", markersize=4)
 
-    draw(axes[0], "accuracy", ORANGE, "training", "--", 100)
-    draw(axes[0], "validation_accuracy", BLUE, "validation", scale=100)
-    axes[0].set(ylabel="accuracy (%)", title="Accuracy")
+    score, factor, unit = ("r2", 1, "R²") if "r2" in records[-1] else ("accuracy", 100, "accuracy (%)")
+    draw(axes[0], score, ORANGE, "training", "--", factor)
+    draw(axes[0], f"validation_{score}", BLUE, "validation", scale=factor)
+    axes[0].set(ylabel=unit, title=unit.split()[0].capitalize())
     draw(axes[1], "cosine_hidden", BLUE, "hidden cosine to the true gradient")
     draw(axes[1], "functional_asymmetry", ORANGE, "functional asymmetry", "--")
     axes[1].set(ylabel="cosine, asymmetry", title="Alignment", ylim=(-0.1, 1.05))

@@ -44,12 +44,14 @@ def prepare(name: str, root: str | None = None, verify: bool = False) -> Dataset
 
 def summary(dataset: Dataset) -> str:
     """Shapes, class counts and checksums; a published checksum is compared."""
-    lines = [f"{dataset.name}: {dataset.num_classes} classes, pixels 0 to {dataset.maximum}"]
+    targets = dataset.train.labels.shape[1:]
+    kind = f"{dataset.num_classes} classes, pixels 0 to {dataset.maximum}" if not targets else f"{targets[0]} targets"
+    lines = [f"{dataset.name}: {kind}"]
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     for name, split in splits.items():
         if split is None:
             continue
-        counts = np.bincount(split.labels, minlength=dataset.num_classes)
+        counts = np.bincount(split.strata, minlength=dataset.num_classes or 1)
         kind = "memory-mapped" if isinstance(split.images, (np.memmap, Rows)) else "in memory"
         lines.append(
             f"  {name}: {len(split)} images {list(dataset.image_shape)} {kind}, "

@@ -93,7 +93,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
     folder.begin(environment(cfg, task.dataset.checksums))
     state = programs.initial(cfg.seed)
     sums = zeros = programs.zeros(state, next(task.batches.epoch(0)))
-    head: dict[str, Any] = {"position": 0, "records": [], "seconds": 0.0, "best": -1.0}
+    head: dict[str, Any] = {"position": 0, "records": [], "seconds": 0.0, "best": -np.inf}
     restored = folder.restore((state, sums))
     if restored is not None:
         (state, sums), head = restored
@@ -132,15 +132,16 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
                     save()
                 if request.signal:
                     raise _interrupted(request.signal, folder)
-            record = {"epoch": epoch + 1, **_members(sums, batches), "seconds": time.monotonic() - clock}
+            means = state.model.readout.summary(_members(sums, batches))
+            record = {"epoch": epoch + 1, **jax.tree.map(_plain, means), "seconds": time.monotonic() - clock}
             if (epoch + 1) % cfg.evaluation.every == 0 or epoch + 1 == cfg.epochs:
                 record.update(_diagnose(cfg, task, programs, state.model))
             head["records"].append(record)
             folder.write_metrics(head["records"])
             logger.log(epoch + 1, record)
             progress.epoch(epoch, {name: float(np.mean(value)) for name, value in record.items()})
-            accuracy = float(np.mean(record.get("validation_accuracy", -1.0)))
-            best, head["best"] = accuracy > head["best"], max(accuracy, head["best"])
+            score = float(np.mean(record.get(f"validation_{score_of(record)}", -np.inf)))
+            best, head["best"] = score > head["best"], max(score, head["best"])
             sums, first = zeros, 0
             save(best)
             _check_settled(cfg, record)
@@ -197,7 +198,8 @@ def _evaluate(cfg: DictConfig, task: Task, programs: Programs, model: Model, nam
         values = np.stack([part[name] for part in parts])
         return np.asarray(values.max(0) if name.endswith("_max") else np.average(values, axis=0, weights=weights))
 
-    return {f"{name}_{metric}": _plain(combine(metric)) for metric in parts[0]}
+    means = model.readout.summary({metric: combine(metric) for metric in parts[0]})
+    return {f"{name}_{metric}": _plain(np.asarray(value)) for metric, value in means.items()}
 
 
 def _align(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def _align(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> dic
     if not isinstance(task.trainer.estimator, AbstractErrorEstimator):
         return {}
     split = (task.dataset.validation or task.dataset.train)[: cfg.evaluation.alignment_examples]
-    batch = task.placement.batch(np.asarray(split.images), split.labels.astype(np.int32))
+    batch = task.placement.batch(np.asarray(split.images), split.targets)
     aligned = programs.align(model, *batch)
     return {name: _plain(np.asarray(value)) for name, value in aligned.items()}
 
@@ -215,7 +217,12 @@ def _diagnose(cfg: DictConfig, task: Task, programs: Programs, model: Model) -> 
     return {**_evaluate(cfg, task, programs, model, "validation"), **_align(cfg, task, programs, model)}
 
 
-MEASURED = ("accuracy", "loss", "top5", "unsettled_fraction")
+MEASURED = ("accuracy", "loss", "top5", "rmse", "r2", "unsettled_fraction")
+
+
+def score_of(record: dict[str, Any]) -> str:
+    """What makes a model the best by validation: its accuracy, or R² in a regression."""
+    return "r2" if "r2" in record else "accuracy"
 
 
 def _summary(cfg: DictConfig, head: dict[str, Any], tested: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -226,11 +233,12 @@ def _summary(cfg: DictConfig, head: dict[str, Any], tested: dict[str, Any], seco
         "epochs": cfg.epochs,
         "seeds": list(range(cfg.seed, cfg.seed + cfg.population)),
         "measured": cfg.evaluation.measure,
-        **{f"test_{name}": _mean(last[f"test_{name}"]) for name in MEASURED},
     }
-    if "validation_accuracy" in last:
-        summary.update({f"validation_{name}": _mean(last[f"validation_{name}"]) for name in MEASURED})
-        summary["best_validation_accuracy"] = head["best"]
+    names = [f"{split}_{name}" for split in ("test", "validation") for name in MEASURED]
+    summary |= {name: _mean(last[name]) for name in names if name in last}
+    score = f"validation_{score_of(last)}"
+    if score in last:
+        summary[f"best_{score}"] = head["best"]
     for name in ("cosine_hidden", "functional_asymmetry"):
         if name in last:
             summary[name] = {"start": _mean(start[name]), "end": _mean(last[name])}
@@ -239,7 +247,7 @@ def _summary(cfg: DictConfig, head: dict[str, Any], tested: dict[str, Any], seco
     summary["free_steps"], summary["nudged_steps"] = _mean(last["free_steps"]), _mean(last["nudged_steps"])
     summary["seconds"] = seconds
     if cfg.population > 1:
-        names = ("test_accuracy", "test_loss", "validation_accuracy")
+        names = ("test_accuracy", "test_r2", "test_loss", "validation_accuracy", "validation_r2")
         names += ("cosine_hidden", "functional_asymmetry", "unsettled_fraction")
         summary["members"] = {name: last[name] for name in names if name in last}
     return summary
@@ -265,8 +273,8 @@ def _means(sums: dict[str, Array], count: int) -> dict[str, float]:
     return {name: float(jnp.mean(value)) / count for name, value in sums.items()}
 
 
-def _members(sums: dict[str, Array], count: int) -> dict[str, Any]:
-    return {name: _plain(np.asarray(value) / count) for name, value in sums.items()}
+def _members(sums: dict[str, Array], count: int) -> dict[str, np.ndarray]:
+    return {name: np.asarray(np.asarray(value) / count) for name, value in sums.items()}
 
 
 def _plain(value: np.ndarray | np.number) -> Any:

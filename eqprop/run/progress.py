@@ -50,8 +50,10 @@ class Progress:
 
 _SHOWN = (
     ("accuracy", "train {:.1%}"),
+    ("r2", "train R2 {:.3f}"),
     ("loss", "loss {:.3f}"),
     ("validation_accuracy", "validation {:.2%}"),
+    ("validation_r2", "validation R2 {:.4f}"),
     ("cosine_hidden", "cosine {:.3f}"),
     ("validation_residual_max", "residual {:.0e}"),
     ("free_steps", "steps {:.0f}"),

@@ -46,8 +46,9 @@ class Pruner:
         self._trial = trial
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        if "validation_accuracy" in metrics:
-            self._trial.report(float(np.mean(metrics["validation_accuracy"])), step)
+        score = next((metrics[n] for n in ("validation_accuracy", "validation_r2") if n in metrics), None)
+        if score is not None:
+            self._trial.report(float(np.mean(score)), step)
             if self._trial.should_prune():
                 raise optuna.TrialPruned(f"after epoch {step}")
 

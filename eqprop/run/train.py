@@ -74,9 +74,10 @@ def run(cfg: DictConfig, logger: Logger | None = None) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> str:
     """The summary as a short table."""
-    rows = [("test accuracy", f"{summary['test_accuracy']:.2%}"), ("test loss", f"{summary['test_loss']:.4f}")]
-    if "validation_accuracy" in summary:
-        rows.append(("validation accuracy", f"{summary['validation_accuracy']:.2%}"))
+    shown = ("test_accuracy", "test accuracy", "{:.2%}"), ("test_rmse", "test RMSE", "{:.4g}")
+    shown += ("test_r2", "test R2", "{:.4f}"), ("test_loss", "test loss", "{:.4f}")
+    shown += ("validation_accuracy", "validation accuracy", "{:.2%}"), ("validation_r2", "validation R2", "{:.4f}")
+    rows = [(title, form.format(summary[name])) for name, title, form in shown if name in summary]
     for name, title in (
         ("cosine_hidden", "hidden cosine to the true gradient"),
         ("functional_asymmetry", "functional asymmetry"),
@@ -96,8 +97,9 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def objective(summary: dict[str, Any]) -> float:
-    """What a sweeper may maximise: the validation accuracy, never the test accuracy; NaN without validation images."""
-    return summary.get("validation_accuracy", float("nan"))
+    """What a sweeper may maximise: the validation accuracy, or R² in a regression, never that of the test; NaN without
+    validation images."""
+    return summary.get("validation_accuracy", summary.get("validation_r2", float("nan")))
 
 
 @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")

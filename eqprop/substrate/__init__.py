@@ -37,6 +37,7 @@ from eqprop.substrate.probe import (
     ReadoutNoise as ReadoutNoise,
 )
 from eqprop.substrate.resistive import Diodes as Diodes, ResistiveNetwork as ResistiveNetwork
+from eqprop.substrate.resistor_graph import ResistorGraph as ResistorGraph
 from eqprop.substrate.stack import Substrate as Substrate
 from eqprop.substrate.write import (
     AbstractWrite as AbstractWrite,

@@ -16,7 +16,7 @@ CHANNELS = (128, 256, 512, 512)
 def conv_model(channels: tuple[int, ...], classes: int, seed: int = 0) -> eq.Model:
     """The published convolutional network with independent feedback."""
     network_key, readout_key = jax.random.split(jax.random.key(seed))
-    network = eq.ConvNetwork((32, 32, 3), channels, key=network_key)
+    network = eq.ConvNetwork.chain((32, 32, 3), channels, key=network_key)
     out = jax.eval_shape(network.embed, jax.ShapeDtypeStruct((32, 32, 3), np.float32))["out"]
     return eq.Model(network, eq.SoftmaxReadout(int(np.prod(out.shape)), classes, key=readout_key))
 

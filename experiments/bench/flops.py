@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import eqprop as eq
-from eqprop.network.conv import WINDOW
 
 
 class Product(NamedTuple):
@@ -60,15 +59,11 @@ def _dense_edges(network: eq.DenseNetwork, batch: int) -> list[tuple[tuple[str, 
 def _conv_edges(network: eq.AbstractNetwork, batch: int) -> list[tuple[tuple[str, str], Product]]:
     """The forward convolutions, in the order of the layers."""
     assert isinstance(network, eq.ConvNetwork)
-    names = ["in", *sorted(network.biases)]
-    height, width, _ = network.image_shape
-    edges = []
-    for a, b in zip(names[:-1], names[1:], strict=True):
-        kernel = network.kernels[a, b].shape
-        unpadded = b == "out"
-        edges.append(((a, b), Product("valid" if unpadded else "conv", (batch, height, width, kernel[2]), kernel)))
-        cut = 2 if unpadded else 0
-        height, width = (height - cut) // WINDOW, (width - cut) // WINDOW
+    shapes, edges = dict(network.shape_items), []
+    for edge in network.edges:
+        name = edge.source, edge.target
+        kind = "valid" if edge.padding == "VALID" else "conv"
+        edges.append((name, Product(kind, (batch, *shapes[edge.source]), network.kernels[name].shape)))
     return edges
 
 

@@ -225,11 +225,15 @@ def differences(study: Study, scale: str, records: Sequence[Record]) -> list[str
         if not configs:
             continue
         keys = [key for key in theirs if all(c.get(key) != theirs[key] for c in configs) and key not in _IGNORED]
+        keys = [key for key in keys if theirs[key] != NOTHING or any(key in c for c in configs)]
         changes = [f"{key} = {_several(c.get(key, 'absent') for c in configs)} ({theirs[key]})" for key in keys]
         title = f"{study.columns(scale)[column].title}: " if column else ""
         lines.append(f"- {title}{'; '.join(changes) or 'nothing'}.")
     return [*lines, "", "The reference value stands in brackets.", ""]
 
+
+NOTHING = "eqprop.run.build.nothing"
+"""What a choice of none makes: it is no difference to a run that had no such group yet."""
 
 _IGNORED = ("seed", "numerics", "data.label", "data.root", "data.load.root")
 

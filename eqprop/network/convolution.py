@@ -1,0 +1,135 @@
+"""One edge of a convolutional network: convolve, then pool; and the transposed map at given rates."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from eqprop._tree import precision, real_linear
+
+Pooling = Literal["softmax", "average", "max", "none"]
+Image = tuple[int, int, int]
+"""`(height, width, channels)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvEdge:
+    """An edge `s ↦ P(C(s))` of a `ConvNetwork`: a convolution `C` and a pooling `P` of non-overlapping windows."""
+
+    source: str
+    target: str
+    kernel_size: int | None = 3
+    """Of a square kernel; `None`: no kernel, the rates themselves, as in the shortcuts of a residual network."""
+    stride: int = 1
+    padding: Literal["SAME", "VALID"] = "SAME"
+    pooling: Pooling = "none"
+    """`softmax`: `P(v) = Σ p v` with `p = softmax(v)` over a window, analytic, between mean and maximum. `max` is not
+    analytic."""
+    window: int = 2
+    """Side and stride of the windows."""
+
+    def __post_init__(self):
+        rules = {
+            "kernel_size": (self.kernel_size is None or self.kernel_size >= 1, "at least 1, or none"),
+            "stride": (self.stride >= 1, "at least 1"),
+            "padding": (self.padding in ("SAME", "VALID"), "SAME or VALID"),
+            "pooling": (self.pooling in ("softmax", "average", "max", "none"), "softmax, average, max or none"),
+            "window": (self.window >= 1, "at least 1"),
+        }
+        for name, (fine, expected) in rules.items():
+            if not fine:
+                raise ValueError(f"{name} of the edge {self} is {getattr(self, name)}; expected {expected}.")
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+    def shape(self, source: Image, channels: int) -> Image:
+        """The shape of what arrives at the target.
+
+        **Raises:** `ValueError` if the image is too small for the kernel, or does not divide into windows.
+        """
+        if self.kernel_size is None and channels != source[2]:
+            raise ValueError(
+                f"The edge {self} has no kernel, but joins {source[2]} channels to {channels}. Give it kernel_size=1."
+            )
+        extents = [self._extent(extent) for extent in source[:2]]
+        return extents[0], extents[1], channels
+
+    def _extent(self, extent: int) -> int:
+        size, window = self.kernel_size or 1, 1 if self.pooling == "none" else self.window
+        left = -(-(extent if self.padding == "SAME" else extent - size + 1) // self.stride)
+        if left < window or left % window:
+            raise ValueError(
+                f"An image of {extent} pixels a side does not pass the edge {self}: it would pool {left} by {window}. "
+                "Take images of another size, another padding, or fewer layers."
+            )
+        return left // window
+
+    def convolve(self, s: Inexact[Array, "h w a"], kernel: Float[Array, "k k a c"] | None) -> Inexact[Array, "i j b"]:
+        """`C(s)`, the cross-correlation of a real or complex image with a real kernel."""
+        if kernel is None:
+            return s[:: self.stride, :: self.stride]
+        return real_linear(lambda z: self._conv(z, kernel), s)
+
+    def convolve_transposed(
+        self, w: Inexact[Array, "i j b"], kernel: Float[Array, "k k a c"] | None, like: Inexact[Array, "h w a"]
+    ) -> Inexact[Array, "h w a"]:
+        """`Cᵀ(w)`, an image of the shape of `like`."""
+        if kernel is None and self.stride == 1:
+            return w
+        forward = lambda z: z[:, :: self.stride, :: self.stride] if kernel is None else self._conv(z, kernel)
+
+        def backward(z: Array) -> Array:
+            return jax.linear_transpose(forward, jax.ShapeDtypeStruct((z.shape[0], *like.shape), z.dtype))(z)[0]
+
+        return real_linear(backward, w)
+
+    def _conv(self, z: Array, kernel: Array) -> Array:
+        layout, strides = ("NHWC", "HWIO", "NHWC"), (self.stride, self.stride)
+        return jax.lax.conv_general_dilated(
+            z, kernel, strides, self.padding, dimension_numbers=layout, precision=precision()
+        )
+
+    def pool(self, v: Inexact[Array, "i j b"]) -> Inexact[Array, "i2 j2 b"]:
+        """`P(v)`. A constant passes: `P(v + c) = P(v) + c`."""
+        if self.pooling == "none":
+            return v
+        windows = self._windows(v)
+        return jnp.sum(_WEIGHTS[self.pooling](windows) * windows, axis=(1, 3))
+
+    def pool_transposed(self, v: Inexact[Array, "i j b"], s: Inexact[Array, "i2 j2 b"]) -> Inexact[Array, "i j b"]:
+        """`(∂P/∂v)ᵀ s` at `v`, in closed form: `∂P/∂vᵢ = pᵢ` within a window, and `pᵢ (1 + vᵢ − P)` for `softmax`."""
+        if self.pooling == "none":
+            return s
+        windows = self._windows(v)
+        slope = p = _WEIGHTS[self.pooling](windows)
+        if self.pooling == "softmax":
+            slope = p * (1.0 + windows - jnp.sum(p * windows, axis=(1, 3), keepdims=True))
+        return (slope * s[:, None, :, None]).reshape(v.shape)
+
+    def _windows(self, v: Array) -> Array:
+        height, width, channels = v.shape
+        return v.reshape(height // self.window, self.window, width // self.window, self.window, channels)
+
+
+def _softmax(windows: Array) -> Array:
+    # The shift cancels. A real maximum keeps the complex case free of comparisons of complex numbers.
+    shift = jax.lax.stop_gradient(jnp.max(windows.real, axis=(1, 3), keepdims=True))
+    weights = jnp.exp(windows - shift.astype(windows.dtype))
+    return weights / jnp.sum(weights, axis=(1, 3), keepdims=True)
+
+
+def _average(windows: Array) -> Array:
+    return jnp.full_like(windows, 1.0 / (windows.shape[1] * windows.shape[3]))
+
+
+def _largest(windows: Array) -> Array:
+    first = windows >= jnp.max(windows, axis=(1, 3), keepdims=True)
+    return first.astype(windows.dtype) / jnp.sum(first, axis=(1, 3), keepdims=True, dtype=windows.dtype)
+
+
+_WEIGHTS: dict[str, Callable[[Array], Array]] = {"softmax": _softmax, "average": _average, "max": _largest}
+"""The weight of every member of a window in what is pooled."""
