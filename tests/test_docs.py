@@ -31,17 +31,17 @@ def page(tmp_path_factory):
 def test_error_vectors_of_networks_of_ones_own(page, name):
     """The tangent response and RBP against `M⁻ᵀ g` of the dense Jacobian: equal by symmetry, or in a metric that is
     negative for the recovery of a FitzHugh-Nagumo neuron, and not without it."""
-    network, newton = page[name], Newton(tol=1e-12, rtol=1e-9)
+    network, steps = page[name], Newton(tol=1e-12, rtol=1e-9)
     x, y = 0.3 * jax.random.normal(jax.random.key(1), (6,)), jnp.full(5 if name == "neurons" else 3, 0.2)
     example = eqprop.Model(network, SquaredError(regression=True)).at(x, y)
 
     @eqx.filter_jit
     def measured(example):
-        free = newton(example.field.drift, example.field.initial_state())
+        free = steps(example.field.drift, example.field.initial_state())
         responses = [
-            kind(relaxation=newton).estimate(example, free).delta for kind in (TangentResponse, RecurrentBackprop)
+            kind(relaxation=steps).estimate(example, free).delta for kind in (TangentResponse, RecurrentBackprop)
         ]
-        raw = TangentResponse(relaxation=newton).error(example, free).delta
+        raw = TangentResponse(relaxation=steps).error(example, free).delta
         return free, responses, raw
 
     free, responses, raw = measured(example)
@@ -49,7 +49,7 @@ def test_error_vectors_of_networks_of_ones_own(page, name):
     u, unravel = ravel_pytree(free.state)
     slopes = jax.vmap(jax.grad(network.activation))(u)
     J = jax.jacfwd(lambda u: flat(example.field.drift(unravel(u))))(u)
-    M = -J / slopes  # J = A D − 1 = −M D
+    M = -J / slopes[None]  # J = A D − 1 = −M D
     g = flat(example.teaching(example.field.rates(free.state)))
     expected = jnp.linalg.solve(M.T, g)
     for response in responses:
@@ -60,7 +60,7 @@ def test_error_vectors_of_networks_of_ones_own(page, name):
 def test_what_is_learned_first_is_forgotten(page):
     after = np.array(page["after"])
     assert after[0, 0] > 0.8 and page["forgotten"] == after[0, 0] - after[1, 0] > 0.3
-    assert page["after"][1][1] > 0.7
+    assert page["after"][1][1] > 0.5
 
 
 def test_networks_of_the_page_settle(page):

@@ -418,7 +418,7 @@ def test_momentum_converges_at_the_rate_of_the_square_roots():
     expected = np.log(1e-10) / np.log(rate)
     print(f"{solution.num_steps} steps with inertia, {expected:.0f} by the rate, {plain.num_steps} without")
     # At critical damping an error falls as k times the k-th power of the rate.
-    assert 0.9 * expected < solution.num_steps < 1.8 * expected < 0.1 * int(plain.num_steps)
+    assert 0.9 * expected < int(solution.num_steps) < 1.8 * expected < 0.1 * int(plain.num_steps)
 
 
 def test_anderson_falls_back_where_acceleration_misleads():
