@@ -16,6 +16,9 @@ from helpers import ROOT, flat
 from runs import as_users_run
 
 
+pytestmark = pytest.mark.bounded
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The names that the blocks leave, run one after the other in double precision."""
