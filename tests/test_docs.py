@@ -15,7 +15,6 @@ from eqprop import Newton, RecurrentBackprop, SquaredError, TangentResponse
 from helpers import ROOT, flat
 from runs import as_users_run
 
-
 pytestmark = pytest.mark.bounded
 
 
