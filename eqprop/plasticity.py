@@ -37,14 +37,10 @@ def same_update(model: Model) -> optax.GradientTransformation:
         pairs = eqx.combine(updates, structure).network.reciprocal_pairs()
         return [forward - feedback for forward, feedback in pairs]
 
-    def init(params: PyTree) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def update(updates: Model, state: optax.EmptyState, params: Any = None) -> tuple[PyTree, optax.EmptyState]:
+    def averaged(updates: Model, params: Any) -> PyTree:
         del params
         # With D the difference of the two kernels of every pair, D Dᵀ = 2, and 1 − ½ Dᵀ D takes their mean.
         (antisymmetric,) = jax.linear_transpose(difference, updates)(difference(updates))
-        return _tree.subtract(updates, _tree.scale(0.5, antisymmetric)), state
+        return _tree.subtract(updates, _tree.scale(0.5, antisymmetric))
 
-    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+    return optax.stateless(averaged)  # pyright: ignore[reportArgumentType]

@@ -173,6 +173,11 @@ def level_metric(levels: Mapping[str, int], gain: float) -> dict[str, float] | N
     return None if gain == 1 else {name: float(gain) ** level for name, level in levels.items()}
 
 
+def edge_gain(levels: Mapping[str, int], gain: float, source: str, target: str) -> float:
+    """`γ^k` for an edge that leads down by `k` levels, and 1 for all others."""
+    return gain ** max(levels[source] - levels[target], 0)
+
+
 def check_gain(gain: float) -> float:
     """**Raises:** `ValueError` for a feedback gain outside (0, 1]."""
     if not 0 < gain <= 1:

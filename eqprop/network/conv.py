@@ -1,5 +1,6 @@
 """Convolutional layers on a graph: chains that pool, and residual networks; feedback through the transposed map."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from eqprop import _tree
 from eqprop._blocks import Blocks, Edge
 from eqprop._tree import AnyState
 from eqprop.activation import dsilu
-from eqprop.network.base import AbstractNetwork, Activation, check_gain, is_analytic, level_metric
+from eqprop.network.base import AbstractNetwork, Activation, check_gain, edge_gain, is_analytic, level_metric
 from eqprop.network.convolution import ConvEdge, Image
 from eqprop.network.graph import INPUT, check_graph, checked_edge, coloured, levels_of, rotate, scaled
 
@@ -195,8 +196,8 @@ class ConvNetwork(AbstractNetwork):
         return current
 
     def drive(self, s: AnyState, current: AnyState) -> AnyState:
-        incoming, levels = _tree.cast_like(current, s), self.levels
-        gain = lambda a, b: self.feedback_gain ** max(levels[a] - levels[b], 0)
+        incoming = _tree.cast_like(current, s)
+        gain = functools.partial(edge_gain, self.levels, self.feedback_gain)
         for edge in self._recurrent:
             a, b = edge.source, edge.target
             feedback = self.kernels.get((a, b) if self.tied else (b, a))

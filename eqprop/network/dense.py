@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from eqprop._blocks import Edge
 from eqprop._tree import AnyState, product, real_linear
 from eqprop.activation import shifted_sigmoid
-from eqprop.network.base import Activation, check_gain, is_analytic, level_metric
+from eqprop.network.base import Activation, check_gain, edge_gain, is_analytic, level_metric
 from eqprop.network.graph import (
     INPUT,
     AbstractDense,
@@ -126,7 +126,7 @@ class DenseNetwork(AbstractDense):
 
     def gain(self, edge: Edge) -> float:
         """`γ_ab`."""
-        return self.feedback_gain ** max(self.levels[edge[0]] - self.levels[edge[1]], 0)
+        return edge_gain(self.levels, self.feedback_gain, *edge)
 
     def recurrent_drive(self, s: AnyState) -> AnyState:
         incoming = {name: jnp.zeros_like(rates) for name, rates in s.items()}

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact, Int32, PRNGKeyArray, Shaped
 
 from eqprop._tree import AnyState
+from eqprop.activation import linear
 from eqprop.network.base import AbstractNetwork, Activation
-from eqprop.substrate.resistive import Diodes, identity
+from eqprop.substrate.resistive import Diodes
 
 
 class ResistorGraph(AbstractNetwork):
@@ -38,7 +39,7 @@ class ResistorGraph(AbstractNetwork):
     leak: float = eqx.field(static=True)
     diodes: Diodes | None
     siemens: float = eqx.field(static=True)
-    activation: ClassVar[Activation] = staticmethod(identity)
+    activation: ClassVar[Activation] = staticmethod(linear)
 
     def __init__(
         self,
