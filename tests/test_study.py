@@ -93,6 +93,13 @@ def test_a_sweep_makes_a_column_of_each_value():
     assert [*made.columns("full")] == [*made.columns("cpu")] == ["0", "0.5"]
 
 
+def test_a_sweep_may_give_overrides_for_each_value():
+    depths = {1: ["network.sizes=[64,8]"], 2: ["network.sizes=[64,8,8]", "epochs=2"]}
+    made = study(sweep={"title": "layers", "cpu": depths})
+    assert [job.label for job in made.jobs("cpu")] == ["1-with", "1-without", "2-with", "2-without"]
+    assert made.jobs("cpu")[2].words == ("network.sizes=[64,8,8]", "epochs=2")
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -108,6 +115,7 @@ def test_a_sweep_makes_a_column_of_each_value():
         ({"rows": {"a": "text"}, "parts": []}, "row a is 'text'; expected keys with values"),
         ({"columns": {"a": {"sett": []}}, "parts": []}, "'sett' is no key of a column; .* Did you mean 'set'?"),
         ({"sweep": {"key": "a", "title": "b", "full": [1]}}, "a sweep needs 'cpu'"),
+        ({"sweep": {"title": "b", "cpu": [1]}}, "a sweep over a list of values needs 'key'"),
         ({"parts": [{"rows": ["wiht"]}]}, "'wiht' is no row; there are with, without. Did you mean 'with'?"),
         ({"parts": [{"compare": [["with", "rbp"]]}]}, "'rbp' is no cell; there are with, without"),
         ({"parts": [{"columns": ["a"]}]}, "'a' is no column"),

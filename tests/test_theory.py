@@ -74,6 +74,24 @@ def test_rbp_is_the_gradient_of_the_loss(name):
     assert gap(grad, loss_gradient(*p)) < FD_TOL
 
 
+def test_rbp_without_feedback_is_backpropagation(getkey):
+    """The gradient of a feedforward network, written out layer by layer."""
+    p = problem("asymmetric")
+    network = eqprop.DenseNetwork.chain((6, 5, 4, 3), reciprocal=False, key=getkey())
+
+    def loss(model, x, y):
+        s = x
+        for a, b in (("in", "l1"), ("l1", "l2"), ("l2", "out")):
+            s = model.network.activation(s @ model.network.kernels[a, b] + model.network.biases[b])
+        logits = s @ model.readout.kernel + model.readout.bias
+        return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(logits), axis=1))
+
+    model = eqprop.Model(network, p.model.readout)
+    _, grad = estimate(RecurrentBackprop(relaxation=SETTLE), model, p.x, p.y)
+    with jax.numpy_rank_promotion("allow"):
+        assert gap(grad, eqx.filter_grad(loss)(model, p.x, p.y)) < LINEAR_TOL
+
+
 @pytest.mark.parametrize("name", ["symmetric", pytest.param("conv", marks=pytest.mark.slow)])
 def test_positive_nudges_repel_from_the_target(name):
     """The loss at `s*(β)` grows with β, with slope `⟨g, ds*/dβ⟩ > 0`."""

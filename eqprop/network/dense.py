@@ -107,17 +107,19 @@ class DenseNetwork(AbstractDense):
         angle: float = 90.0,
         feedback_gain: float = 1.0,
         init_scale: float = 1.0,
+        reciprocal: bool = True,
         activation: Activation = shifted_sigmoid,
         holomorphic: bool | None = None,
         key: PRNGKeyArray,
     ) -> "DenseNetwork":
         """A reciprocal chain `in → l1 ⇄ l2 ⇄ … ⇄ out` with the given sizes, input first.
 
-        `DenseNetwork.chain([784, 256, 256, 10], angle=0.0, key=key)` is the published network.
+        `DenseNetwork.chain([784, 256, 256, 10], angle=0.0, key=key)` is the published network. With `reciprocal=False`
+        there is no feedback, and `RecurrentBackprop` is the backpropagation of a feedforward network.
         """
         layers, edges = chain_of(sizes)
         settings: Any = dict(angle=angle, feedback_gain=feedback_gain, init_scale=init_scale, activation=activation)
-        feedback = [(b, a) for a, b in edges[1:]]
+        feedback = [(b, a) for a, b in edges[1:]] if reciprocal else []
         return cls(sizes[0], layers, edges, feedback=feedback, holomorphic=holomorphic, key=key, **settings)
 
     @property

@@ -172,9 +172,7 @@ def levels_of(layers: Iterable[str], edges: Iterable[Edge], source: str) -> dict
     return {name: max(levels[name], 1) for name in layers}
 
 
-def _visit(
-    name: str, outgoing: Mapping[str, list[str]], path: tuple[str, ...], ordered: list[str], ahead: dict
-) -> None:
+def _visit(name: str, outgoing: Mapping[str, list[str]], path: tuple[str, ...], ordered: list[str], ahead: dict):
     if name in ahead:
         return
     path = (*path, name)

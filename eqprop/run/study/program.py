@@ -166,6 +166,7 @@ def _run(
             kept |= same
             if options.rerun or len(same) < len(members) or any(record.missing for record in same.values()):
                 todo.append(Run(job.label, seed, words, run_path(cfg)))
+    todo.sort(key=lambda run: run.seed)  # so that a study that is stopped has something of every row
     recorded = len(configurations) - len(todo)
     print(f"{study.name}, {options.scale}: {len(configurations)} runs, {recorded} of them recorded", flush=True)
 

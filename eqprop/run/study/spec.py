@@ -27,7 +27,7 @@ _KEYS = {
     "part": "title setting rows measures compare not_shown columns".split(),
     "figure": "kind caption rows columns panels".split(),
 }
-_NEEDED = {"study": ["title", "question"], "sweep": ["key", "title", "cpu"], "figure": ["kind", "caption"]}
+_NEEDED = {"study": ["title", "question"], "sweep": ["title", "cpu"], "figure": ["kind", "caption"]}
 
 
 class Line(NamedTuple):
@@ -79,11 +79,14 @@ class Study(NamedTuple):
         return {name: _line(name, entry) for name, entry in self.spec.get("rows", {}).items()}
 
     def columns(self, scale: str) -> dict[str, Line]:
-        """By name; a sweep makes a column of each value. Empty where there is one column without a name."""
+        """By name; a sweep makes a column of each value: of its key, or with overrides of its own. Empty where there is
+        one column without a name.
+        """
         sweep = self.spec.get("sweep")
         if sweep is not None:
             values = sweep.get(scale, sweep.get("cpu"))
-            return {f"{v:g}": Line(f"{v:g}", f"{v:g}", (f"{sweep['key']}={v}",), {}) for v in values}
+            words = values if isinstance(values, Mapping) else {v: [f"{sweep['key']}={v}"] for v in values}
+            return {f"{v:g}": Line(f"{v:g}", f"{v:g}", tuple(words[v]), {}) for v in words}
         return {name: _line(name, entry) for name, entry in self.spec.get("columns", {}).items()}
 
     @property
@@ -177,7 +180,10 @@ def _check_entries(study: str, spec: Mapping[str, Any]) -> None:
     for part in spec.get("parts", ()):
         _check(study, "part", part)
     if "sweep" in spec:
-        _check(study, "sweep", spec["sweep"])
+        sweep = spec["sweep"]
+        _check(study, "sweep", sweep)
+        if not all(isinstance(sweep.get(scale, {}), Mapping) for scale in SCALES):
+            _need(study, "sweep over a list of values", sweep, ["key"])
 
 
 def _scales(study: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
