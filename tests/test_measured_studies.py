@@ -1,22 +1,26 @@
 """Studies that look into networks: figures and sentences from small made data, closed forms, one study measured."""
 
 import importlib
+import itertools
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
 
+import eqprop
 from eqprop.run.compose import CONFIGS
 from eqprop.run.record import to_json
 from eqprop.run.study import style
-from experiments.paper import bias_split, nudge_error, relaxation_steps
+from experiments.paper import bias_split, nudge_error, phases, relaxation_steps
 from experiments.spice import compare
 from experiments.substrate import oscillation, reading_report, readings, writes
 from experiments.substrate.schemes import SCHEMES
 
-NAMES = ("nudge_error", "bias_split", "relaxation_steps", "device_readings", "oscillation", "writes", "spice")
+NAMES = ("nudge_error", "bias_split", "relaxation_steps", "device_readings", "oscillation", "writes", "spice", "phases")
 
 
 def falling(*shape: int) -> np.ndarray:
@@ -108,7 +112,20 @@ def made_spice() -> dict:
     return {**common, "deviations": deviations, "orders": compare.HARMONICS, "harmonics": turns}
 
 
+def made_phases() -> dict:
+    networks = []
+    for gain, angle, feedback, seed in itertools.product(phases.GAINS, phases.ANGLES, phases.FEEDBACK, (0, 1)):
+        share = {name: float(name == ("settled" if gain < 4 else "cycling")) for name in phases.PHASES}
+        cosine = 1 - angle / 180 if gain < 4 else math.nan
+        found = {**share, "loss": gain, "accuracy": 1 / (1 + gain), "unsettled_fraction": share["cycling"]}
+        found |= {"cosine_hidden": cosine, "spectrum": [[gain - 3.0, 0.0], [-1.0, gain]]}
+        networks.append({"gain": gain, "angle": angle, "feedback": feedback, "seed": seed, "drawn": found})
+        networks[-1]["trained"] = found
+    return {"images": 5, "held": 300, "seeds": 2, "epochs": 20, "networks": networks}
+
+
 MADE = {
+    "phases": (made_phases, ["60% at γ = 1", "| cycling | 60 |"]),
     "nudge_error": (made_nudge_error, ["| 8 | 8.0 |", "2 % with nudged phases to 1 %"]),
     "bias_split": (made_bias_split, ["Without homeostasis, the largest part in the end is the asymmetry, 1 of"]),
     "relaxation_steps": (made_relaxation_steps, ["33 %", "even-odd sweeps"]),
@@ -188,3 +205,26 @@ def test_equal_time():
         stencil = scheme.stencil(0.1)
         states = stencil.nodes.size * (2 if stencil.holomorphic else 1)
         assert scheme.readings == states + (label == "one-sided")
+
+
+def test_a_network_of_the_census_and_its_file(tmp_path):
+    """Tied at a small gain it settles, and its Jacobian there has the spectrum of dense algebra, which is real."""
+    models = phases.stacked([phases.made(0.5, 0.0, 1.0, seed) for seed in (0, 1)])
+    x, y = jax.random.uniform(jax.random.key(0), (4, 64)), jnp.arange(4)
+    found = phases.looked(models, (x[:2], y[:2]), (x, y))
+    assert [phases.phase(each) for each in found] == ["settled", "settled"]
+    model = phases.member(models, 1)
+    u = eqprop.Picard(tol=1e-9, max_steps=2000)(model.network.at(x[0]).drift, model.network.at(x[0]).initial_state())
+    slope, kernels = jax.tree.map(lambda v: 1 - jnp.tanh(v) ** 2, u.state), model.network.kernels
+    jacobian = -np.eye(74)
+    place = {"l1": slice(0, 32), "l2": slice(32, 64), "out": slice(64, 74)}
+    for (a, b), kernel in kernels.items():
+        if a != "in":
+            jacobian[place[b], place[a]] = np.asarray(kernel.T * slope[a][None])
+    spectrum = np.array(found[1]["spectrum"])
+    np.testing.assert_allclose(np.sort(spectrum[:, 0]), np.sort(np.linalg.eigvals(jacobian).real), atol=2e-4)
+    assert np.abs(spectrum[:, 1]).max() < 1e-4
+    phases.keep(tmp_path, model, {"gain": 0.5, "angle": 0.0, "feedback": 1.0, "seed": 1, "trained": found[1]})
+    (path,) = tmp_path.iterdir()
+    assert eqprop.read_header(path)["trained"]["settled"] == 1.0
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), eqprop.load(path).network.kernels, kernels))

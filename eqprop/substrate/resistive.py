@@ -10,16 +10,12 @@ from jaxtyping import Array, Float, Inexact, PRNGKeyArray, Shaped
 
 from eqprop._blocks import Edge
 from eqprop._tree import AnyState, product, real_linear
+from eqprop.activation import linear
 from eqprop.network.base import AbstractNetwork
 from eqprop.network.graph import INPUT
 
 BOLTZMANN, CHARGE = 1.38064852e-23, 1.6021766208e-19
 """In J/K and C, as ngspice has them."""
-
-
-def identity(u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
-    """The rates of a circuit are its voltages."""
-    return u
 
 
 class Diodes(eqx.Module):
@@ -124,7 +120,7 @@ class ResistiveNetwork(AbstractNetwork):
                 self.transconductances[b, a] = transconductance * jax.random.normal(third, shape[::-1])
         self.leak, self.diodes, self.volts, self.siemens = leak, diodes or Diodes(), volts, siemens
         self.forward_gain, self.backward_gain = forward_gain, backward_gain
-        self.activation = identity
+        self.activation = linear  # the rates of a circuit are its voltages
 
     @property
     def holomorphic(self) -> bool:  # pyright: ignore
