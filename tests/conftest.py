@@ -15,6 +15,9 @@ jax.config.update("jax_compilation_cache_dir", str(KEPT))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+# Otherwise its import sets logging up anew, and with it closes the stream in which pytest captures.
+os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+
 COMPUTING = ("test_theory", "test_fixtures", "test_dynamics", "test_homeostasis", "test_substrate", "test_properties")
 """Modules whose tests compute for longer than they compile."""
 

@@ -77,6 +77,7 @@ ONLY_IN = {
     "optax": ("companion/", "plasticity.py", "train.py", "device.py", "state.py", "substrate/write.py", "run/"),
     "pooch": ("data/",),
     "hydra": ("run/",),
+    "submitit": ("run/slurm.py",),
     "omegaconf": ("run/",),
     "pandas": ("run/",),
     "filelock": ("run/",),

@@ -16,7 +16,7 @@ from eqprop.run.record import settings
 from eqprop.run.study import measured, program, records as store, schedule, spec
 from eqprop.run.study.options import Options
 from eqprop.run.study.schedule import Run
-from runs import TINY, as_users_run, programs_folder
+from runs import TINY, as_users_run, command, finish, programs_folder, start
 from studies import record, write_study
 
 
@@ -148,8 +148,8 @@ def test_a_population_is_one_run_and_as_many_records(asked, tmp_path):
     make()
     assert len(asked) == 1
     store.save(Path("results/made/quick"), found[:2])
-    make()
-    assert len(asked) == 2 and len(labels()) == 3
+    make()  # finds it finished in its folder
+    assert len(asked) == 1 and len(labels()) == 3
 
 
 def test_folders_may_have_blanks_and_begin_at_home(asked, tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_uncommitted_code_makes_no_committed_results(asked, tmp_path, monkeypatc
     assert "note: the code differs from its commit" in said(capsys)
     monkeypatch.setattr(program, "changes", lambda: None)
     cli.main(["study", "made", "scale=quick"])
-    assert said(capsys) == "" and len(asked) == 2
+    assert said(capsys) == "" and len(asked) == 1
 
 
 def test_results_go_to_the_checkout_or_to_the_working_directory(tmp_path, monkeypatch):
@@ -275,9 +275,90 @@ def test_a_module_that_lacks_another_package_says_which(tmp_path, monkeypatch):
         measured.module("made_broken")
 
 
-@pytest.mark.bounded
-def test_a_tiny_study_from_its_file_to_its_page(tmp_path, tmp_path_factory, monkeypatch, capsys):
-    """Two runs in processes of their own; the second time none."""
+# --- clusters ------------------------------------------------------------------------------------
+
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=30")
+
+
+def test_a_dry_run_prints_the_script_of_what_is_missing_and_writes_nothing(asked, tmp_path, capsys):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    write_study(tmp_path / "configs", scales={"quick": {"seeds": [0, 1]}}, parts=None, figures=None)
+    before = sorted(tmp_path.rglob("*"))
+    make(*SLURM, "--dry-run")
+    script = capsys.readouterr().out
+    assert script.startswith("#!/bin/bash\n") and "#SBATCH --array=0-3%4\n" in script
+    assert "#SBATCH --partition=gpu\n" in script and "#SBATCH --time=30\n" in script
+    assert asked == [] and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--dry-run"], "--dry-run is of a study on SLURM; expected hydra/launcher=submitit_slurm with it"),
+        (["hydra/launcher=basic", "--dry-run"], "--dry-run got hydra/launcher=basic, which submits nothing to SLURM"),
+        (["hydra.launcher.partition=gpu"], "no launcher is named; expected hydra/launcher=submitit_slurm"),
+        (["hydra.luncher.partition=gpu"], "A study has no key 'hydra.luncher.partition'"),
+    ],
+)
+def test_what_goes_to_no_cluster_is_refused(words, message, asked, tmp_path, capsys):
+    write_study(tmp_path / "configs", **ONE)
+    with pytest.raises(SystemExit) as end:
+        make(*words)
+    assert end.value.code == 2 and message in said(capsys) and asked == []
+
+
+def test_a_launcher_takes_all_runs_as_one_sweep(asked, tmp_path, monkeypatch, capsys):
+    """What is finished and what cannot go on is recorded; the same command asks for the rest alone."""
+    write_study(tmp_path / "configs", scales={"quick": {"seeds": [0, 1]}}, parts=None, figures=None)
+    sweeps = []
+
+    def launched(words):
+        """Of the runs that are asked for, the first is finished, the second did not settle, the third was killed."""
+        sweeps.append(words)
+        runs = planned.pop(0)
+        leave(runs[0])
+        for run, line in zip(runs[1:], ["Unsettled: In epoch 1. More.", "Interrupted: Signal"], strict=False):
+            run.folder.mkdir(parents=True)
+            (run.folder / "stopped.txt").write_text(line)
+        raise SystemExit(1)
+
+    planned = []
+    whole = program.sweep
+    monkeypatch.setattr(program, "sweep", lambda runs, *rest: planned.append(runs) or whole(runs, *rest))
+    monkeypatch.setattr(schedule.train, "main", launched)
+    given = list(sys.argv)
+    with pytest.raises(SystemExit) as end:
+        make(*SLURM, "workers=3")
+    assert end.value.code == 1 and "2 of 4 runs have no result. When their jobs have ended" in said(capsys)
+    assert [(found.label, found.seed, found.missing) for found in store.load("results/made/quick")] == [
+        ("with", 0, None),
+        ("without", 0, "stopped: In epoch 1"),
+    ]
+    first = "['run.root=\\'outputs\\'','seed=0'],['homeostasis=none','run.root=\\'outputs\\'','seed=0']"
+    assert sweeps[0][1].startswith(f"run.words=choice({first},")
+    assert sweeps[0][2:] == ["run.root='outputs'", "run.slots=3", *SLURM] and sys.argv == given and asked == []
+    with pytest.raises(SystemExit):
+        make(*SLURM)
+    assert sweeps[1][1].count("seed=") == 3
+
+
+@pytest.mark.slow
+def test_a_tiny_study_by_a_launcher(tiny_study, tmp_path, tmp_path_factory):
+    """Its records are those of processes of its own, command and all."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    words = command("tiny", "scale=quick", "results=my results", "root=my runs", name="study")
+    words += ["hydra/launcher=submitit_local", "workers=1"]
+    code, output = finish(start(words, programs_folder(tmp_path_factory), cwd=tmp_path))
+    assert code == 0 and "with, seed 0: done" in output, output
+    found = store.load(tiny_study)
+    assert [(r.label, r.missing, len(r.metrics)) for r in found] == [("with", None, 2), ("without", None, 2)]
+    assert all(r.environment["command"].startswith("eqprop train ") for r in found)
+    assert "data.seed=1" in found[1].environment["command"] and (tiny_study / "README.md").exists()
+
+
+@pytest.fixture
+def tiny_study(tmp_path, tmp_path_factory, monkeypatch) -> Path:
+    """Two runs that are really trained; the folder of their page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs_folder(tmp_path_factory)))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it is to compile fast, and not to run fast
@@ -287,9 +368,15 @@ def test_a_tiny_study_from_its_file_to_its_page(tmp_path, tmp_path_factory, monk
     # The rows differ in what compiles to the same programs.
     rows = {"with": {"title": "in order"}, "without": {"title": "in another order", "set": ["data.seed=1"]}}
     write_study(tmp_path / "configs", "tiny", base=[*TINY, "homeostasis=none", "epochs=1"], rows=rows)
+    return tmp_path / "my results/tiny/quick"
+
+
+@pytest.mark.bounded
+def test_a_tiny_study_from_its_file_to_its_page(tiny_study, monkeypatch, capsys):
+    """Two runs in processes of their own; the second time none."""
     words = ["study", "tiny", "scale=quick", "results=my results", "root=my runs", "workers=1"]
     cli.main(words)
-    folder = tmp_path / "my results/tiny/quick"
+    folder = tiny_study
     told = capsys.readouterr().out
     assert "2 runs, 0 of them recorded" in told and "with, seed 0: done" in told and "README.md" in told
     found = store.load(folder)

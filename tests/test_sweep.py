@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
-from eqprop.run import collect, frame, sweep
-from eqprop.run.compose import CONFIGS
-from eqprop.run.errors import Interrupted, Unsettled
+from eqprop.run import cli, collect, frame, sweep, train
+from eqprop.run.compose import CONFIGS, quoted
+from eqprop.run.errors import Interrupted, Unsettled, UsageError
 from runs import TINY, command, configuration, finish, programs_folder, start
 
 HERE = Path(__file__).parent
@@ -95,6 +95,105 @@ def test_launchers_keep_their_files_with_the_runs(launcher):
     if plugin == "submitit":
         OmegaConf.update(cfg, "hydra.job.name", "train")
         assert cfg.hydra.launcher.submitit_folder == "results/.submitit/%j"
+
+
+# --- SLURM ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_argv(monkeypatch):
+    """Hydra reads its words from there."""
+    monkeypatch.setattr(sys, "argv", ["eqprop"])
+
+
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1")
+SLURM += ("hydra.launcher.timeout_min=240", "hydra.launcher.array_parallelism=4")
+
+
+def test_a_dry_run_prints_the_batch_script_and_writes_nothing(tmp_path, capsys):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    cli.main(
+        ["train", "-m", "seed=range(5)", "stencil.beta=0.2,0.4", f"run.root={tmp_path}/my runs", *SLURM, "--dry-run"]
+    )
+    script = capsys.readouterr().out
+    assert script.startswith("#!/bin/bash\n") and f"'{tmp_path}/my runs/.submitit/%A_%a/" in script
+    for asked in ("partition=gpu", "gpus-per-node=1", "array=0-9%4", "time=240"):
+        assert f"#SBATCH --{asked}\n" in script
+    assert not list(tmp_path.iterdir())
+    cli.main(["train", "-m", "seed=0", *SLURM, "--dry-run"])  # one job is no array
+    assert "--array" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for sbatch is a shell script")
+@pytest.mark.parametrize("seeds", ["seed=range(5)", "seed=0"])
+def test_the_script_of_a_dry_run_is_what_sbatch_gets(seeds, tmp_path, monkeypatch, cache, capsys):
+    """A stand-in for `sbatch` keeps the file that the launcher submits, and refuses it."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    for name, script in (("srun", ""), ("sbatch", f"cp \"$1\" '{tmp_path}/submitted'\nexit 1\n")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    words = ["-m", seeds, *(["network=dense,hopfield", "network.angle=45"] if "range" in seeds else []), *SLURM]
+    words += [f"run.root={tmp_path}/my runs"]
+    code, output = finish(start(command(*words), cache))
+    assert code == 1, output
+    cli.main(["train", *words, "--dry-run"])
+    assert capsys.readouterr().out == (tmp_path / "submitted").read_text()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("-m seed=0,1", "got hydra/launcher=basic, which submits nothing to SLURM; expected hydra/launcher=submitit_s"),
+        ("seed=0", "--dry-run is of a sweep on SLURM; expected -m and hydra/launcher=submitit_slurm"),
+        ("-m seed=0,1 hydra/launcher=submitit_slurm hydra.launcher.partiton=gpu", "override 'hydra.launcher.partiton'"),
+        ("-m seed=interval(0,1) hydra/launcher=submitit_slurm", "Can only enumerate CHOICE and RANGE sweeps"),
+    ],
+)
+def test_a_dry_run_is_of_a_sweep_on_slurm(words, message, capsys):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--dry-run", *words.split()])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_ctrl_c_while_jobs_run_elsewhere_says_that_they_go_on(monkeypatch, capsys, own_argv):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_hydra", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "-m", "seed=0,1"])
+    assert stop.value.code == 130 and "Jobs that were submitted go on" in capsys.readouterr().out
+
+
+def test_a_launcher_that_is_not_at_hand_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(sweep.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sweep, "version", lambda package: "1.2.0")
+    sweep.check_launcher(["seed=0"])
+    sweep.check_launcher(["hydra/launcher=submitit_slurm"], dry_run=True)
+    with pytest.raises(UsageError, match="needs SLURM, and there is no srun on this machine.*--dry-run"):
+        sweep.check_launcher(["hydra/launcher=submitit_slurm"])
+
+    def missing(package):
+        raise sweep.PackageNotFoundError(package)
+
+    monkeypatch.setattr(sweep, "version", missing)
+    for name, plugin in (("submitit_slurm", "submitit"), ("submitit_local", "submitit"), ("joblib", "joblib")):
+        with pytest.raises(UsageError, match=f"launcher={name} needs .*: pip install hydra-{plugin}-launcher"):
+            sweep.check_launcher([f"hydra/launcher={name}", "seed=0"], dry_run=True)
+
+
+def test_a_sweep_of_a_list_of_runs(tmp_path, monkeypatch, own_argv):
+    """Each job has the overrides of its own, choices too, with signs and blanks in them."""
+    ran = []
+    monkeypatch.setattr(train, "run", lambda cfg: ran.append((cfg, list(sys.argv))) or {})
+    words = ["network=hopfield", "run.root='a b'", "data.label='a=b, c'", "seed=3"]
+    cli.main(["train", "-m", f"run.words=choice([{','.join(map(quoted, words))}])", f"run.root={tmp_path}"])
+    ((cfg, command),) = ran
+    assert (cfg.seed, cfg.run.root, cfg.data.label, "angle" in cfg.network) == (3, "a b", "a=b, c", False)
+    assert command == ["eqprop", "train", *words]
 
 
 # --- one job -------------------------------------------------------------------------------------

@@ -33,8 +33,10 @@ def search_path(own: Path | None) -> list[str]:
     return [] if own is None else [f"hydra.searchpath=[{quoted(f'file://{own.as_posix()}')}]"]
 
 
-def compose(words: Sequence[str], name: str = "train", own: Path | None = None) -> DictConfig:
-    """The configuration that these overrides make of `configs/<name>.yaml`.
+def compose(
+    words: Sequence[str], name: str = "train", own: Path | None = None, *, with_hydra: bool = False
+) -> DictConfig:
+    """The configuration that these overrides make of `configs/<name>.yaml`; with Hydra's own part, if asked.
 
     **Raises:** Hydra's own errors for what does not compose.
     """
@@ -42,7 +44,7 @@ def compose(words: Sequence[str], name: str = "train", own: Path | None = None) 
     job, running.hydra = running.hydra, None  # a job of a sweep is inside Hydra's own program
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose(name, [*search_path(own), *words])
+            return hydra.compose(name, [*search_path(own), *words], return_hydra_config=with_hydra)
     finally:
         running.hydra = job
 

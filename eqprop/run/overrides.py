@@ -1,6 +1,7 @@
 """Overrides checked before anything runs: a key that is not there is named with the nearest one that is."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ def tolerant(words: Sequence[str], own: Path | None = None) -> tuple[list[str], 
     lacking = [o for o in _keys(overrides, own) if any(_problem(o, cfg) for cfg in configurations.values())]
     changed = [f"++{word}" if o in lacking else word for word, o in zip(words, overrides, strict=True)]
     return changed, [override.key_or_group for override in lacking]
+
+
+def count_runs(words: Sequence[str], own: Path | None = None) -> int:
+    """How many runs a sweep of these words has.
+
+    **Raises:** Hydra's own error for an interval, which has no number of values.
+    """
+    options = groups(own)
+    last = {override.get_key_element(): override for override in parsed(words)}  # the last word for a key counts
+    return math.prod(len(_values(override, options.get(_group(override), []))) for override in last.values())
 
 
 def _keys(overrides: Sequence[Override], own: Path | None) -> list[Override]:

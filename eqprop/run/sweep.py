@@ -1,11 +1,13 @@
-"""One job of a sweep: its share of the machine, and an error that costs no other job."""
+"""A sweep: what its launcher needs, a job's share of the machine, and an error that costs no other job."""
 
 import os
+import shutil
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,11 +15,30 @@ from filelock import FileLock, Timeout
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-from eqprop.run.errors import EXPECTED, Interrupted, is_of_the_user
+from eqprop.run.errors import EXPECTED, Interrupted, UsageError, is_of_the_user
 
 T = TypeVar("T")
 
 _held: list[FileLock] = []
+
+
+def check_launcher(words: Sequence[str], *, dry_run: bool = False) -> None:
+    """**Raises:** `UsageError` if the launcher is not installed, or has no SLURM to submit to."""
+    launcher = next((word.partition("=")[2] for word in reversed(words) if word.startswith("hydra/launcher=")), "basic")
+    plugin = launcher.partition("_")[0]
+    if plugin not in ("joblib", "submitit"):
+        return
+    try:
+        version(f"hydra-{plugin}-launcher")
+    except PackageNotFoundError:
+        raise UsageError(
+            f"hydra/launcher={launcher} needs a package that is not installed: pip install hydra-{plugin}-launcher"
+        ) from None
+    if launcher == "submitit_slurm" and not dry_run and shutil.which("srun") is None:
+        raise UsageError(
+            f"hydra/launcher={launcher} needs SLURM, and there is no srun on this machine: give the command on a login "
+            "node of the cluster. Here, --dry-run prints the batch script."
+        )
 
 
 def job(cfg: DictConfig, run: Callable[[DictConfig], float]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,9 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from eqprop.run.compose import CONFIGS, compose, own_folder, quoted, say_what_is_hidden, search_path
-from eqprop.run.errors import UsageError
+from eqprop.run.errors import Interrupted, UsageError
 from eqprop.run.overrides import check_overrides, repaired, tolerant
-from eqprop.run.sweep import job, take_slot
+from eqprop.run.sweep import check_launcher, job, take_slot
 
 if TYPE_CHECKING:
     from eqprop.run.loggers import Logger
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 USAGE = """
 usage: eqprop train [KEY=VALUE ...]            one run
        eqprop train -m KEY=A,B,... [...]       a sweep: every combination, finished runs are skipped
+       eqprop train -m --dry-run [...]         print the batch script of a sweep on SLURM and submit nothing
        eqprop train --search N KEY=choice(...) a search of N trials by Optuna, judged on validation images
        eqprop train --cfg job [KEY=VALUE ...]  print the configuration and do not run
 
@@ -109,6 +111,10 @@ def _hydra(cfg: DictConfig) -> float:
     required = {f"++{key}" for key in cfg.run.required}
     mine = [word[2:] if word.partition("=")[0] in required else word for word in words]
     own = Path(cfg.run.own_configs) if cfg.run.own_configs else None
+    if cfg.run.words:  # of a study, whose runs are a list and no product
+        mine = list(cfg.run.words)
+        sys.argv = ["eqprop", "train", *mine]  # which its record tells as the command
+        return job(cfg, lambda _: objective(_checked_run(compose(mine, "train", own), mine, own)))
     return job(cfg, lambda cfg: objective(_checked_run(cfg, mine, own)))
 
 
@@ -129,6 +135,8 @@ def main(arguments: Sequence[str]) -> None:
         print(of_train("train", USAGE, own))
         return
     check_overrides(words, "train", own)
+    if flags.dry_run and (not flags.multirun or flags.search is not None):
+        raise UsageError("--dry-run is of a sweep on SLURM; expected -m and hydra/launcher=submitit_slurm with it.")
     if flags.search is not None:
         from eqprop.run.search import main as search
 
@@ -147,6 +155,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Path | None, li
     parser = argparse.ArgumentParser(prog="eqprop train", add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("--search", type=int)
     parser.add_argument("--journal", default="outputs/search.log")
@@ -167,12 +176,23 @@ def _start_hydra(flags: argparse.Namespace, own: Path | None, words: list[str]) 
     """Hand a sweep, or a question about the configuration, to Hydra's own program."""
     added = search_path(own)
     if flags.multirun:
+        check_launcher(words, dry_run=flags.dry_run)
         words, keys = tolerant(words, own)
         added += [f"run.required=[{','.join(keys)}]"] if keys else []
         added += [f"run.own_configs={quoted(str(own))}"] if own else []
+    if flags.dry_run:
+        from eqprop.run.slurm import script
+
+        print(script(words, own), end="")
+        return
     sys.argv = ["eqprop train", *(["-m"] if flags.multirun else []), *flags.hydra, *added, *words]
     with hydra_of_this_python():
-        _hydra()
+        try:
+            _hydra()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                signal.SIGINT, "Stopped. Jobs that were submitted go on; what is finished is not run again."
+            ) from None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ class Options(NamedTuple):
     dirty: bool = False
     label: Mapping[str, str] = {}
     """By the name of a data set, what tables call a copy of it."""
+    launcher: tuple[str, ...] = ()
+    """What a launcher of Hydra is told, as on the command line of a sweep; with nothing, each run is a process here."""
 
 
 def parse(words: Sequence[str]) -> Options:
@@ -29,17 +31,22 @@ def parse(words: Sequence[str]) -> Options:
     """
     given: dict[str, Any] = {}
     labels: dict[str, str] = {}
+    launcher: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
         if key.startswith("label."):
             data = groups(own_folder())["data"]
             labels[_choice("the data set of a label", key.removeprefix("label."), data)] = value
+        elif key == "hydra/launcher" or key.startswith("hydra.launcher."):
+            launcher.append(word)
         elif key in _READERS:
             given[key] = _READERS[key](key, value)
         else:
-            known = (*_READERS, "label.DATA")
+            known = (*_READERS, "label.DATA", "hydra/launcher", "hydra.launcher.KEY")
             raise UsageError(f"A study has no key {key!r}; it has {', '.join(known)}.{near(key, known)}")
-    return Options(**given, label=labels)
+    if launcher and not any(word.startswith("hydra/launcher=") for word in launcher):
+        raise UsageError(f"{launcher[0]}: no launcher is named; expected hydra/launcher=submitit_slurm, or another.")
+    return Options(**given, label=labels, launcher=tuple(launcher))
 
 
 def _choice(key: str, value: str, options: Sequence[str]) -> str:

@@ -6,24 +6,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from eqprop.run import train
 from eqprop.run.compose import compose, own_folder, quoted
 from eqprop.run.errors import UsageError
 from eqprop.run.overrides import check_overrides, repaired
 from eqprop.run.provenance import changes, checkout
-from eqprop.run.record import SUMMARY, run_path, settings, to_json
+from eqprop.run.record import SUMMARY, finished, run_path, settings, to_json
 from eqprop.run.study import figures, measured, records as store, style
 from eqprop.run.study.index import index
 from eqprop.run.study.options import Options, parse
 from eqprop.run.study.page import page
 from eqprop.run.study.records import Record, read_run
-from eqprop.run.study.schedule import Run, execute
+from eqprop.run.study.schedule import Run, execute, launch, sweep
 from eqprop.run.study.spec import Job, Study, names, read
 
 USAGE = """
@@ -32,6 +33,8 @@ usage: eqprop study NAME [NAME ...] [KEY=VALUE ...]
   eqprop study table1 scale=quick                    a minute of each row
   eqprop study table2 label.cifar10="CIFAR-10 (JPEG q75)"   what tables call a copy of a data set
   eqprop study digits redraw=true                    page and figures again, from the records that are there
+  eqprop study table1 scale=full hydra/launcher=submitit_slurm hydra.launcher.partition=gpu    on a cluster
+  eqprop study table1 ... --dry-run                  print the batch script for the cluster and submit nothing
 
 A study is a file configs/study/NAME.yaml, of the package or in your own ./configs: question, rows, seeds, scales. Runs
 that are recorded with the same configuration, data label and numerics are not run again; a stopped study goes on.
@@ -45,6 +48,7 @@ Keys, with their defaults:
   root=outputs    where run folders go
   dirty=false     record runs of uncommitted code among the committed results; the page marks them
   label.DATA      what tables call a data set whose files differ from the original
+  hydra/launcher  of Hydra's launchers, the one that takes all runs as one sweep; hydra.launcher.KEY are its settings
 
 Studies:
 {studies}
@@ -56,20 +60,26 @@ def main(arguments: Sequence[str]) -> None:
 
     **Raises:** `UsageError` for what is no study, no key or no value of it, and what `make` raises.
     """
-    words = [word for word in arguments if word not in ("-h", "--help")]
+    flags = {word for word in arguments if word in ("-h", "--help", "--dry-run")}
+    words = [word for word in arguments if word not in flags]
     own = own_folder()
-    if not words or len(words) < len(arguments):
+    if not words or flags & {"-h", "--help"}:
         known = names(own)
         width = max(map(len, known)) + 2
         listed = [f"  {name.ljust(width)}{read(name, own).spec['question']}" for name in known]
         print(USAGE.format(studies="\n".join(listed)).strip())
         return
     options = parse([word for word in words if "=" in word])
+    if "--dry-run" in flags and not options.launcher:
+        raise UsageError("--dry-run is of a study on SLURM; expected hydra/launcher=submitit_slurm with it.")
     studies = [read(word, own) for word in words if "=" not in word]
     if not studies:
         raise UsageError("Name a study, as in `eqprop study table1`; `eqprop study --help` lists them.")
     for study in studies:
-        make(study, options, own)
+        if "--dry-run" in flags:
+            dry_run(study, options, own)
+        else:
+            make(study, options, own)
 
 
 def folder_of(name: str, options: Options) -> Path:
@@ -108,6 +118,18 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
         (folder.parents[1] / "README.md").write_text(index(folder.parents[1]), encoding="utf-8", newline="\n")
     print(folder / "README.md")
     return folder
+
+
+def dry_run(study: Study, options: Options, own: Path | None = None) -> None:
+    """Print the batch script of the runs that are missing; nothing is run and nothing written.
+
+    **Raises:** `UsageError` for a launcher that does not submit to SLURM.
+    """
+    plan = _plan(study.jobs(options.scale), store.load(folder_of(study.name, options)), options, own)
+    if not plan.todo:
+        print(f"note: all runs of {study.name} are recorded at the scale {options.scale}", file=sys.stderr)
+        return
+    train.main([*sweep(plan.todo, options.root, options.workers, options.launcher), "--dry-run"])
 
 
 def write(study: Study, scale: str, folder: Path, records: Sequence[Record]) -> None:
@@ -149,10 +171,18 @@ def draw(
     return drawn, answer
 
 
-def _run(
-    study: Study, jobs: Sequence[Job], found: list[Record], folder: Path, options: Options, own: Path | None
-) -> list[Record]:
-    """The records of all jobs: those that are there, and those of the runs that were missing."""
+class _Plan(NamedTuple):
+    """What there is of a study and what is missing."""
+
+    kept: dict[tuple[str, int], Record]
+    """By label and seed."""
+    todo: list[Run]
+    configurations: dict[tuple[str, int], DictConfig]
+    """Of all runs."""
+
+
+def _plan(jobs: Sequence[Job], found: Sequence[Record], options: Options, own: Path | None) -> _Plan:
+    """Records that are there, and those of run folders that another program finished, are not made again."""
     there = {(record.label, record.seed): record for record in found}
     kept: dict[tuple[str, int], Record] = {}
     todo: list[Run] = []
@@ -163,10 +193,22 @@ def _run(
             members = [(job.label, member) for member in range(seed, seed + cfg.population)]
             # Records of another configuration or numerics, or of seeds that are no longer asked for, are dropped.
             same = {key: there[key] for key in members if key in there and _same(there[key], cfg)}
+            missing = len(same) < len(members) or any(record.missing for record in same.values())
+            if missing and finished(cfg) is not None:
+                same = {(record.label, record.seed): record for record in read_run(run_path(cfg), job.label)}
+                missing = False
             kept |= same
-            if options.rerun or len(same) < len(members) or any(record.missing for record in same.values()):
+            if missing or options.rerun:
                 todo.append(Run(job.label, seed, words, run_path(cfg)))
     todo.sort(key=lambda run: run.seed)  # so that a study that is stopped has something of every row
+    return _Plan(kept, todo, configurations)
+
+
+def _run(
+    study: Study, jobs: Sequence[Job], found: list[Record], folder: Path, options: Options, own: Path | None
+) -> list[Record]:
+    """The records of all jobs: those that are there, and those of the runs that were missing."""
+    kept, todo, configurations = _plan(jobs, found, options, own)
     recorded = len(configurations) - len(todo)
     print(f"{study.name}, {options.scale}: {len(configurations)} runs, {recorded} of them recorded", flush=True)
 
@@ -181,8 +223,13 @@ def _run(
         store.save(folder, kept.values())
         print(f"  {run.label}, seed {run.seed}: {reason or 'done'}", flush=True)
 
-    workers = options.workers or min(2, os.cpu_count() or 1)
-    execute(todo, Path(options.root).expanduser(), workers, done)
+    if options.launcher:
+        store.save(folder, kept.values())
+        if todo:
+            launch(todo, sweep(todo, options.root, options.workers, options.launcher), done)
+    else:
+        workers = options.workers or min(2, os.cpu_count() or 1)
+        execute(todo, Path(options.root).expanduser(), workers, done)
     store.save(folder, kept.values())
     return list(kept.values())
 

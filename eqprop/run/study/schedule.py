@@ -1,4 +1,7 @@
-"""Runs of a study, a process each: what one leaves in memory, or how it dies, is no matter to the next."""
+"""Runs of a study: a process each, or a sweep that one of Hydra's launchers takes to a cluster.
+
+What a run leaves in memory, or how it dies, is no matter to the next.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eqprop.run import train
+from eqprop.run.compose import quoted
 from eqprop.run.errors import Interrupted
+from eqprop.run.record import STOPPED, SUMMARY
 from eqprop.run.runtime import interruptible
 
 PROGRAM = (sys.executable, "-m", "eqprop", "train")
@@ -101,4 +107,47 @@ def _reason(ended: _Started) -> str | None:
         return f"ended with {code}"
     if "files not found" in said:
         return "the data set is not at hand"
-    return "stopped: " + said.removeprefix("error: ").partition(". ")[0]
+    return _stopped(said.removeprefix("error: "))
+
+
+def _stopped(message: str) -> str:
+    return "stopped: " + " ".join(message.split()).partition(". ")[0]
+
+
+def sweep(runs: Sequence[Run], root: str, slots: int | None, launcher: Sequence[str]) -> list[str]:
+    """What follows `eqprop train` on the command line of a sweep that has just these runs."""
+    lists = ",".join(f"[{','.join(map(quoted, run.words))}]" for run in runs)
+    shared = [f"run.root={quoted(root)}", *([f"run.slots={slots}"] if slots else [])]
+    return ["-m", f"run.words=choice({lists})", *shared, *launcher]
+
+
+def launch(runs: Sequence[Run], words: Sequence[str], done: Callable[[Run, str | None], None]) -> None:
+    """Start the sweep of these runs and wait for it. Then call `done` for each that is finished, or that stopped for a
+    reason of its own.
+
+    **Raises:** `UsageError` for a launcher that is not at hand; `ChildProcessError` if runs are left.
+    """
+    given = sys.argv
+    try:
+        train.main(words)
+    except SystemExit as end:
+        if end.code != 1:  # which says that a run failed, and not which: all are looked at below
+            raise
+    finally:
+        sys.argv = given  # Hydra reads its words there
+    left = 0
+    for run in runs:
+        stopped = run.folder / STOPPED
+        error = stopped.read_text(encoding="utf-8") if stopped.exists() else ""
+        kind, _, message = error.partition(": ")
+        if (run.folder / SUMMARY).exists():
+            done(run, None)
+        elif error and kind != Interrupted.__name__:
+            done(run, _stopped(message))
+        else:
+            left += 1
+    if left:
+        raise ChildProcessError(
+            f"{left} of {len(runs)} runs have no result. When their jobs have ended, which `eqprop collect` tells, the "
+            "same command starts them again. Without hydra/launcher it runs them here, and the page says what fails."
+        )
