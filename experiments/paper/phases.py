@@ -185,8 +185,8 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
     """What the figures show."""
     of = f"n = {data['seeds']} networks of each kind"
     share = (
-        "Share of images at which a network {} settles, from none (dark) to all (yellow), by initial gain and angle and "
-        "by feedback strength. Letters are what it does at most images: s settles, – settles slowly, c cycles, "
+        "Share of images at which a network {} settles, from none (dark) to all (yellow), by initial gain and angle "
+        "and by feedback strength. Letters are what it does at most images: s settles, – settles slowly, c cycles, "
         f"w wanders, d diverges; {of}, {data['images']} images each."
     )
     after = f"after {data['epochs']} epochs by nudges alone; {of}."
