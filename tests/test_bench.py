@@ -104,6 +104,14 @@ def test_record_on_other_data_is_not_overwritten(tmp_path):
             report.refuse_other_data(tmp_path, "resident", other)
 
 
+def test_a_quick_run_measures_a_sparse_network(tmp_path):
+    program.run("sparse", program.parse(["--quick", "--only", "sparse", "--out", str(tmp_path)]))
+    (found,) = [part for name, part in report.read(tmp_path).items() if name == "sparse"]
+    assert (found["neurons"], found["recurrent_edges"], found["input_edges"]) == (1000, 10_000, 8000)
+    assert found["steps"]["unsettled_fraction"] == 0.0 and 0 < found["seconds"]["low"] < found["first_seconds"]
+    assert "1,000 neurons, 10,000 recurrent and 8,000 input edges, batch 8" in (tmp_path / "table.md").read_text()
+
+
 def test_quick_run_draws_curves_and_keeps_the_record(tmp_path, monkeypatch):
     def untrained(name: str, *, quick: bool) -> Trained:
         cfg, task = made(recipe(name, quick=quick))

@@ -44,7 +44,7 @@ def runs(*cases):
 def finish(*cases):
     with runs(*cases) as processes:
         for process in processes:
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=400)
             assert process.returncode == 0, output
 
 

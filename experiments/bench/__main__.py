@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from eqprop.run.errors import fail
-from experiments.bench import accuracy, cost, curves, levers, report, resident
+from experiments.bench import accuracy, cost, curves, levers, report, resident, sparse
 from experiments.bench.networks import CONV, RECIPES, from_run, sources, trained
 
-CORES = {"curves": 2, "cost": 1, "conv": 2, "levers": 1, "accuracy": 1, "resident": 1}
+CORES = {"curves": 2, "cost": 1, "conv": 2, "levers": 1, "accuracy": 1, "resident": 1, "sparse": 2}
 """The parts of the benchmark, and on how many cores each is measured."""
 
 
@@ -79,6 +79,8 @@ def measure(part: str, options: argparse.Namespace) -> dict[str, Any]:
         return accuracy.measure(quick=quick)
     if part == "resident":
         return resident.measure(quick=quick)
+    if part == "sparse":
+        return sparse.measure(quick=quick)
     if part == "levers":
         return levers.measure(trained("weak feedback", quick=quick), quick=quick)
     if part != "curves":

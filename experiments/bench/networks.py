@@ -139,7 +139,7 @@ def evaluator(task: Task) -> Callable[[eq.Model, Split], float]:
 def sources(part: str, conv_run: Path | None, *, quick: bool) -> dict[str, dict[str, str]]:
     """The checksums of the files that a part of the benchmark reads, by the name of the data."""
     configs = []
-    if part != CONV:
+    if part not in (CONV, "sparse"):
         overrides = () if part == "resident" else recipe("weak feedback", quick=quick)
         configs.append(compose(overrides))
     if conv_run is not None and part in (CONV, "curves"):

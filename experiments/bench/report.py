@@ -106,6 +106,7 @@ TARGETS = [
         "a digits step of the training loop over one in a scan", "resident", lambda p: p.get("ratio_in_the_loop"), 1.2
     ),
     Target("a lone digits step over one in a scan", "resident", lambda p: p["ratio"], 1.2),
+    Target("100,000 sparse neurons, batch 8", "sparse", lambda p: p["seconds"]["median"], 1, unit=" s"),
 ]
 
 
@@ -123,6 +124,8 @@ def table(parts: Sections) -> str:
         lines += _levers(parts["levers"])
     if "accuracy" in parts:
         lines += _accuracy(parts["accuracy"])
+    if "sparse" in parts:
+        lines += _sparse(parts["sparse"])
     lines += ["", "## Where", ""]
     return "\n".join(lines + [_where(name, part) for name, part in parts.items()]) + "\n"
 
@@ -224,6 +227,20 @@ def _accuracy(part: dict[str, Any]) -> list[str]:
         lines.append(f"| {float(level):.0%} | " + " | ".join(cells) + " |")
     note = f"{len(part['runs'])} seeds; {part['validation_images']} training images kept back decide what is reached."
     return [*lines, "", note + " Seconds of training steps alone: no compiling, no evaluation."]
+
+
+def _sparse(part: dict[str, Any]) -> list[str]:
+    low, middle, high, steps = *(f"{part['seconds'][key]:.3g}" for key in ("low", "median", "high")), part["steps"]
+    edges = f"{part['recurrent_edges']:,} recurrent and {part['input_edges']:,} input edges"
+    return [
+        "",
+        "## A sparse network",
+        "",
+        f"{part['neurons']:,} neurons, {edges}, batch {part['batch']}, centred nudges: {middle} s a step ({low} to "
+        f"{high}), the first one {part['first_seconds']:.3g} s with compilation, {part['peak_gigabytes']:.2g} GB at the "
+        f"peak. Sweeps: {steps['free_steps']:.1f} free, {steps['nudged_steps']:.1f} nudged in sum; "
+        f"{100 * steps['unsettled_fraction']:.2g} % unsettled.",
+    ]
 
 
 def _where(name: str, part: dict[str, Any]) -> str:
