@@ -237,7 +237,7 @@ def _sparse(part: dict[str, Any]) -> list[str]:
         "## A sparse network",
         "",
         f"{part['neurons']:,} neurons, {edges}, batch {part['batch']}, centred nudges: {middle} s a step ({low} to "
-        f"{high}), the first one {part['first_seconds']:.3g} s with compilation, {part['peak_gigabytes']:.2g} GB at the "
+        f"{high}), the first one {part['first_seconds']:.3g} s with compiling, {part['peak_gigabytes']:.2g} GB at the "
         f"peak. Sweeps: {steps['free_steps']:.1f} free, {steps['nudged_steps']:.1f} nudged in sum; "
         f"{100 * steps['unsettled_fraction']:.2g} % unsettled.",
     ]
