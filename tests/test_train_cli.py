@@ -123,7 +123,8 @@ def test_a_run_leaves_its_records(whole):
     folder, code, output = whole
     assert code == 0, output
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "checkpoints", "config.yaml", "environment.json", "learning_curve.png", "metrics.jsonl", "summary.json"
+        ".lock", "checkpoints", "config.yaml", "environment.json", "learning_curve.png", "metrics.jsonl", "report.html",
+        "summary.json",
     }  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
     assert summary.keys() >= {

@@ -12,6 +12,7 @@ COMMANDS = {
     "collect": "gather run folders into one table",
     "data": "fetch, verify and describe a data set",
     "audit": "split the error of a gradient estimate by its causes",
+    "show": "write the report of a run, and open it",
     "deploy": "put a trained network on many chips and measure it there",
 }
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from eqprop.run.compose import compose, own_folder
 from eqprop.run.errors import UsageError
 from eqprop.run.overrides import check_overrides, repaired
+from eqprop.run.record import checkpoint_of, recorded
 from eqprop.run.tables import markdown, spread
 
 USAGE = """
@@ -53,15 +54,8 @@ def configuration(folder: Path, words: Sequence[str], own: Path | None = None) -
 
     **Raises:** `FileNotFoundError` if the folder holds no run.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no run: there is no config.yaml. Give the folder that `eqprop train` names."
-        )
+    cfg = recorded(folder)
     device = compose(words, "train", own)
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
-    cfg.pop("numerics", None)
     cfg.run = device.run
     cfg.substrate = device.substrate
     if any(word.startswith("data.root=") for word in words):
@@ -94,12 +88,11 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
     if cfg.population > 1:
         raise ValueError(f"population is {cfg.population}; one network goes on chips, train with population=1.")
     task = build(OmegaConf.merge(cfg, {"substrate": None}))  # pyright: ignore[reportArgumentType]
+    path = checkpoint_of(folder, checkpoint)
     try:
-        names = sorted(path.name for path in (folder / "checkpoints").glob("step-*.eqx"))
-        name = checkpoint or (names[-1] if names else "best.eqx")
-        model, _ = model_of(cfg, task, folder / "checkpoints" / name)
-    except (DamagedCheckpoint, FileNotFoundError) as error:
-        raise ValueError(f"{folder}: {error}") from error
+        model, _ = model_of(cfg, task, path)
+    except DamagedCheckpoint as error:
+        raise ValueError(str(error)) from error
     device = instantiate(cfg.substrate)
     task.trainer.on(device).init(model, key=jax.random.key(0))  # refuses what does not go together
     split = split or ("validation" if task.dataset.validation is not None else "test")
@@ -124,13 +117,13 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
             found[name].append(float(np.asarray(values[name])))
     described = OmegaConf.to_container(cfg.substrate, resolve=True)
     record = {
-        "checkpoint": name, "split": split, "images": len(part), "substrate": described, "chips": chips,
+        "checkpoint": path.name, "split": split, "images": len(part), "substrate": described, "chips": chips,
         "results": found, "environment": environment(cfg, task.dataset.checksums),
     }  # fmt: skip
-    digest = hashlib.sha256(json.dumps([described, split, name, chips], sort_keys=True).encode()).hexdigest()[:10]
-    path = folder / FOLDER / f"{digest}.json"
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, lambda file: file.write((to_json(record, indent=2) + "\n").encode()))
+    digest = hashlib.sha256(json.dumps([described, split, path.name, chips], sort_keys=True).encode()).hexdigest()[:10]
+    written = folder / FOLDER / f"{digest}.json"
+    written.parent.mkdir(exist_ok=True)
+    write_atomically(written, lambda file: file.write((to_json(record, indent=2) + "\n").encode()))
     titles = {"accuracy": (f"{split} accuracy (%)", 100, 2), "unsettled_fraction": ("unsettled (%)", 100, 2)}
     titles |= {"cosine_hidden": ("hidden cosine", 1, 3), "functional_asymmetry": ("functional asymmetry", 1, 3)}
     lines = [[str(chip), *(f"{f * found[k][chip]:.{d}f}" for k, (_, f, d) in titles.items())] for chip in range(chips)]
@@ -138,4 +131,4 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
     lines.append(["worst", *(f"{f * worst[k](found[k]):.{d}f}" for k, (_, f, d) in titles.items())])
     lines.append([f"mean (n = {chips})", *(spread(found[k], d, f) for k, (_, f, d) in titles.items())])
     table = markdown(["chip", *(title for title, *_ in titles.values())], lines)
-    return f"{device.describe() if device else ''}\n{table}{path}"
+    return f"{device.describe() if device else ''}\n{table}{written}"

@@ -24,6 +24,7 @@ SUMMARY = "summary.json"
 """Written last: a folder that has it is finished."""
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+ENVIRONMENT = "environment.json"
 STOPPED = "stopped.txt"
 """Why a run ended without a summary; absent if it was killed."""
 LOCK = ".lock"
@@ -92,7 +93,7 @@ class RunFolder:
         if self._writer:
             (self.path / STOPPED).unlink(missing_ok=True)
         self.write_text(CONFIG, OmegaConf.to_yaml(OmegaConf.create(self.settings)))
-        self.write_json("environment.json", environment)
+        self.write_json(ENVIRONMENT, environment)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file."""
@@ -165,6 +166,35 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration (it differs in {', '.join(differ[:5])}). "
                 "Choose another run.dir, or run.overwrite=true to start again there."
             )
+
+
+def recorded(folder: Path) -> DictConfig:
+    """The configuration of a run as its folder has it, without the numerics and without how it is recorded.
+
+    **Raises:** `FileNotFoundError` if the folder holds no run.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no run: there is no {CONFIG}. Give the folder that `eqprop train` names."
+        )
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    cfg.pop("numerics", None)
+    return cfg
+
+
+def checkpoint_of(folder: Path, name: str | None = None) -> Path:
+    """The checkpoint of a run with that name, by default the last one.
+
+    **Raises:** `ValueError` if it is not there.
+    """
+    names = sorted(path.name for path in (folder / "checkpoints").glob("*.eqx"))
+    steps = [name for name in names if name != BEST]
+    path = folder / "checkpoints" / (name or (steps[-1] if steps else BEST))
+    if not path.is_file():
+        raise ValueError(f"{folder} has no checkpoint {path.name}; there are {', '.join(names) or 'none'}.")
+    return path
 
 
 def run_path(cfg: DictConfig) -> Path:

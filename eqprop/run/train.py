@@ -67,9 +67,12 @@ def run(cfg: DictConfig, logger: Logger | None = None) -> dict[str, Any]:
         if task.trainer.substrate is not None:
             print(task.trainer.substrate.describe())
         summary = train(cfg, task, folder, log)
-        if writer:
-            curve.learning_curve(folder.path)
+        drawn = writer and curve.learning_curve(folder.path)
         folder.write_json(record.SUMMARY, summary)
+        if drawn:
+            from eqprop.run import report  # which needs matplotlib
+
+            report.write(folder.path)
     print(table(summary))
     return summary
 

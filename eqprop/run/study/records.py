@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from eqprop.run.checkpoint import write_atomically
-from eqprop.run.record import CONFIG, nan_for_null, read_metrics, read_summary, to_json
+from eqprop.run.record import CONFIG, ENVIRONMENT, nan_for_null, read_metrics, read_summary, to_json
 
 FILE = "records.jsonl.gz"
-ENVIRONMENT = "environment.json"
 
 
 class Record(NamedTuple):
