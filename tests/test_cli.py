@@ -1,4 +1,4 @@
-"""The program: six commands, help made from the files, group files of one's own, and errors for people."""
+"""The program: seven commands, help made from the files, group files of one's own, and errors for people."""
 
 import json
 import os
