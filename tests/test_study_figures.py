@@ -109,6 +109,9 @@ def test_layers_go_from_the_input_to_the_output_with_a_place_for_each():
     lines = [{"epoch": 1, "cosine_hidden": 0.5} | {f"cosine_l{k}": k / 10 for k in (10, 2, 1)} | {"cosine_out": 1.0}]
     made = record()._replace(metrics=lines)
     assert [*cosines(made)] == ["l1", "l2", "l10", "out"]
+    residual = ["stem", "stage1_1a", "stage1_1b", "stage2_1a", "out"]
+    found = {"cosine_hidden": 0.5, "cosine_hidden_median": 0.5} | {f"cosine_{name}": 1.0 for name in residual[::-1]}
+    assert [*cosines(made._replace(metrics=[{"epoch": 1, **found}]))] == residual
     assert cosines(made._replace(metrics=[{"epoch": 1, "loss": 0.5}])) == {}
 
 

@@ -11,6 +11,7 @@ A study's file says what is drawn:
         panels: [cosine_hidden, accuracy]
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -166,10 +167,12 @@ def cosines(record: Record) -> dict[str, float]:
     """By layer, at the end of training, from the input to the output; empty where there are no error vectors."""
     last = next((line for line in reversed(record.metrics) if "cosine_hidden" in line), {})
     found = {name.removeprefix("cosine_"): v for name, v in last.items() if name.startswith("cosine_")}
-    hidden = sorted(
-        (name for name in found if name[-1].isdigit()), key=lambda name: int("".join(filter(str.isdigit, name)))
-    )
-    return {name: found[name] for name in [*hidden, "out"] if name in found}
+    return {name: found[name] for name in sorted(found, key=_depth) if name not in ("hidden", "hidden_median")}
+
+
+def _depth(name: str) -> tuple[int, str]:
+    """Names of layers in their order: a stem, then `l2` before `l10`, and `out`."""
+    return {"stem": 0, "out": 2}.get(name, 1), re.sub(r"\d+", lambda number: number[0].zfill(9), name)
 
 
 def _legend(axes: Sequence[Axes]) -> None:
