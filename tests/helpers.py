@@ -208,12 +208,13 @@ class Oracle(NamedTuple):
 
 @eqx.filter_jit
 def oracle(model: eqprop.Model, x, y) -> Oracle:
-    """`M⁻¹ g` and `M⁻ᵀ g` with `M = diag(1/σ′) − A`, from a fixed point polished by Newton steps."""
+    """`M⁻¹ g` and `M⁻ᵀ g` with `M = diag(1/σ′) − A`, from a fixed point polished by Newton steps. `J = −M diag σ′` is
+    what is inverted, since a neuron may have no slope."""
     network = model.network
 
     def one(x, y):
         current = network.embed(x)
-        _, unravel = ravel_pytree(current)
+        _, unravel = ravel_pytree(network.initial_state(current))
         u = flat(SETTLE(lambda u: network.drift(u, current), network.initial_state(current)).state)
 
         def drift(u):
@@ -225,9 +226,8 @@ def oracle(model: eqprop.Model, x, y) -> Oracle:
         D = jax.vmap(jax.grad(network.activation))(u)
         A = jax.jacfwd(lambda s: flat(network.drive(unravel(s), current)))(s)
         g = jax.grad(lambda s: model.readout.loss(unravel(s), y))(s)
-        M = jnp.diag(1 / D) - A
         J = A * D[None] - jnp.eye(u.size)
-        return Oracle(u, s, A, D, g, jnp.linalg.solve(M, g), jnp.linalg.solve(M.T, g), J)
+        return Oracle(u, s, A, D, g, -D * jnp.linalg.solve(J, g), -jnp.linalg.solve(J.T, D * g), J)
 
     return jax.vmap(one)(x, y)
 
@@ -275,7 +275,7 @@ def surrogate_gradient(model: eqprop.Model, x, y, u, delta) -> eqprop.Model:
     def objective(model):
         def one(x, y, u, delta):
             current = model.network.embed(x)
-            u = ravel_pytree(current)[1](u)
+            u = ravel_pytree(model.network.initial_state(current))[1](u)
             return delta @ flat(model.network.drift(u, current)) + model.readout.loss(model.network.rates(u), y)
 
         return jnp.mean(jax.vmap(one)(x, y, u, delta))
