@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import eqprop
+import eqprop.data
 from helpers import ROOT
 
 GITHUB = ROOT / ".github"
