@@ -27,8 +27,17 @@ _FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PR
 
 
 def environment(cfg: DictConfig, checksums: Mapping[str, str]) -> dict[str, Any]:
-    """The provenance of a run: numerics, versions, commit, machine, precision, flags, data checksums, and the words
-    that followed the name of the program."""
+    """The provenance of a run: its surroundings, its precision and the checksums of its data."""
+    return {
+        **surroundings(),
+        "precision": "float64" if cfg.runtime.x64 else "float32",
+        "matmul_precision": cfg.runtime.matmul_precision,
+        "data_sha256": dict(checksums),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """Numerics, versions, commit, machine, flags, and the words that followed the name of the program."""
     return {
         "numerics": NUMERICS,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
@@ -39,11 +48,8 @@ def environment(cfg: DictConfig, checksums: Mapping[str, str]) -> dict[str, Any]
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "cores_used": _cores_used(),
-        "precision": "float64" if cfg.runtime.x64 else "float32",
-        "matmul_precision": cfg.runtime.matmul_precision,
         "flags": {name: os.environ[name] for name in _FLAGS if os.environ.get(name)},
         "command": command(),
-        "data_sha256": dict(checksums),
     }
 
 

@@ -159,7 +159,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
                 words = [[_letter(data, gain, angle, feedback, name) for angle in ANGLES] for gain in GAINS]
             else:
                 values = 100 * cells(data, feedback, "trained", {"cosine": "cosine_hidden"}.get(name, name))
-                words = [[f"{value:.0f}" for value in row] for row in values]
+                words = [[f"{value:.0f}".replace("-0", "0") for value in row] for row in values]
             _map(axis, values, words, f"γ = {feedback:g}")
     return made
 
@@ -172,6 +172,7 @@ def _letter(data: dict[str, Any], gain: float, angle: float, feedback: float, st
 
 
 def _map(axis: Any, values: np.ndarray, names: Sequence[Sequence[str]], title: str) -> None:
+    axis.grid(visible=False)
     axis.imshow(values, vmin=0, vmax=100, cmap="viridis", origin="lower", aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if not value > 55 else "black"

@@ -35,12 +35,14 @@ def page(
     records: Sequence[Record],
     figures: Mapping[str, str] | None = None,
     answer: str | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page in Markdown. `figures` are captions by file name, `answer` what a measuring study says of its data."""
+    """The page in Markdown. `figures` are captions by file name, `answer` what a measuring study says of its data, and
+    `environment` where it measured them, for one that has no records of runs."""
     spec = study.spec
     lines = [f"# {spec['title']}", "", f"*{spec['question']}*", ""]
     lines += [spec["setting"].strip(), ""] if "setting" in spec else []
-    lines += [provenance(records, scale), "", *earlier(records)]
+    lines += [provenance(records, scale, environment), "", *earlier(records)]
     lines += [f"![{caption}]({name}.png)\n\n{caption}\n" for name, caption in (figures or {}).items()]
     lines += [answer.strip(), ""] if answer else []
     for part in study.parts():
@@ -59,9 +61,16 @@ def _note(records: Sequence[Record]) -> str:
     return NOTE.format(tested=OLD.format(count=len(old), all=len(done)) if old else ONCE)
 
 
-def provenance(records: Iterable[Record], scale: str) -> str:
-    """The scale, and where the records come from: every commit, version and machine that a run names."""
+def provenance(records: Iterable[Record], scale: str, environment: Mapping[str, Any] | None = None) -> str:
+    """The scale, and where the records come from: every commit, version and machine that a run names. Without records,
+    where something else was measured."""
     done = [record for record in records if record.missing is None]
+    if not done and environment is not None:
+        at = environment
+        return (
+            f"Scale `{scale}`. Measured on {', '.join(at['devices'])} ({at['processor']}), {at['cores_used']} cores; "
+            f"JAX {at['versions']['jax']}; numerics {at['numerics']}; commit {_short(at['commit'])}."
+        )
     if not done:
         return f"Scale `{scale}`: no results yet."
 
@@ -79,8 +88,7 @@ def provenance(records: Iterable[Record], scale: str) -> str:
 
     commits: dict[str, int] = {}
     for record in done:
-        commit = record.environment.get("commit") or "unknown"
-        name = f"`{commit[:10]}`" + (" with uncommitted changes" if commit.endswith(CHANGES) else "")
+        name = _short(record.environment.get("commit"))
         commits[name] = commits.get(name, 0) + 1
     several = [f"{name} ({_runs(count)})" for name, count in commits.items()]
     counted = ", ".join(several if len(several) > 1 else commits)
@@ -90,6 +98,11 @@ def provenance(records: Iterable[Record], scale: str) -> str:
         f"{of('environment', 'cores_used', default='all')} cores a run; JAX {of('environment', 'versions', 'jax')}; "
         f"numerics {of('config', 'numerics', default='not numbered yet')}; commit {counted}."
     )
+
+
+def _short(commit: str | None) -> str:
+    commit = commit or "unknown"
+    return f"`{commit[:10]}`" + (" with uncommitted changes" if commit.endswith(CHANGES) else "")
 
 
 EARLIER = (

@@ -17,7 +17,7 @@ from eqprop.run import train
 from eqprop.run.compose import compose, own_folder, quoted
 from eqprop.run.errors import UsageError
 from eqprop.run.overrides import check_overrides, repaired
-from eqprop.run.provenance import changes, checkout
+from eqprop.run.provenance import changes, checkout, surroundings
 from eqprop.run.record import SUMMARY, finished, run_path, settings, to_json
 from eqprop.run.study import figures, measured, records as store, style
 from eqprop.run.study.index import index
@@ -110,7 +110,7 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
         found = _run(study, jobs, found, folder, options, own) if jobs else []
         if measures is not None:
             result = measures.measure(options.scale)
-            measured.save(folder, result.data)
+            measured.save(folder, {**result.data, "environment": surroundings()})
             found = [*found, *result.records]
             store.save(folder, found)
     write(study, options.scale, folder, found)
@@ -138,7 +138,9 @@ def write(study: Study, scale: str, folder: Path, records: Sequence[Record]) -> 
     **Raises:** `ValueError` if a cell of a table would average runs that differ in more than the seed.
     """
     drawn, answer = draw(study, scale, folder, records)
-    text = page(study, scale, records, {name: caption for name, (_, caption) in drawn.items()}, answer)
+    captions = {name: caption for name, (_, caption) in drawn.items()}
+    environment = measured.load(folder).get("environment") if "measure" in study.spec else None
+    text = page(study, scale, records, captions, answer, environment)
     folder.mkdir(parents=True, exist_ok=True)
     with style.styled():
         for name, (figure, _) in drawn.items():
