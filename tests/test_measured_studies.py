@@ -214,6 +214,7 @@ def test_a_network_of_the_census_and_its_file(tmp_path):
     found = phases.looked(models, (x[:2], y[:2]), (x, y))
     assert [phases.phase(each) for each in found] == ["settled", "settled"]
     model = phases.member(models, 1)
+    assert isinstance(model.network, eqprop.DenseNetwork)
     u = eqprop.Picard(tol=1e-9, max_steps=2000)(model.network.at(x[0]).drift, model.network.at(x[0]).initial_state())
     slope, kernels = jax.tree.map(lambda v: 1 - jnp.tanh(v) ** 2, u.state), model.network.kernels
     jacobian = -np.eye(74)
