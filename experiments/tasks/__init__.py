@@ -1,0 +1,1 @@
+"""Studies of tasks that are not one data set learned once."""
