@@ -458,7 +458,7 @@ def test_help_lists_studies_and_every_key_and_its_examples_are_right(capsys):
     assert all(f"  {name} " in shown for name in STUDIES)
     assert all(f"\n  {key}=" in shown for key in options._READERS) and "\n  label.DATA " in shown
     examples = re.findall(r"^  eqprop study (\w+) (\w\S*=(?:\"[^\"]*\"|\S+))", shown, re.MULTILINE)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for name, word in examples:
         assert name in STUDIES and parse([word]) != Options()
 

@@ -208,6 +208,16 @@ def test_provenance_names_every_commit_machine_and_numerics():
     assert "(processor not recorded), all cores" in provenance([first], "cpu")
     assert "numerics not numbered yet" in provenance([first], "cpu")
     assert provenance([record(missing="why")], "quick") == "Scale `quick`: no results yet."
+    at = {
+        "devices": ["cpu: cpu"],
+        "processor": "a processor",
+        "cores_used": 2,
+        "numerics": 3,
+        "commit": "0123456789abc",
+    }
+    assert provenance([], "cpu", {**at, "versions": {"jax": "0.9"}}) == (
+        "Scale `cpu`. Measured on cpu: cpu (a processor), 2 cores; JAX 0.9; numerics 3; commit `0123456789`."
+    )
 
 
 def test_a_page_says_how_often_the_test_images_were_measured():
@@ -274,11 +284,10 @@ def test_what_differs_from_the_reference_is_read_from_configurations():
 
 def regenerated(made: spec.Study, scale: str, folder: Path) -> str:
     """The page from the records in its folder, with every figure drawn in memory."""
-    found = store.load(folder)
-    drawn, answer = program.draw(made, scale, folder, found)
-    for figure, _ in drawn.values():
+    text, drawn = program.made(made, scale, folder, store.load(folder))
+    for figure in drawn.values():
         figure.canvas.draw()
-    return page(made, scale, found, {name: caption for name, (_, caption) in drawn.items()}, answer)
+    return text
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=str)

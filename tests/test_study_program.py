@@ -258,7 +258,9 @@ def test_a_study_measures_with_a_module_of_the_working_directory(asked, tmp_path
     folder = tmp_path / "results/made/quick"
     page = (folder / "README.md").read_text()
     assert "![2 values.](own.png)" in page and "The first is 1.\n" in page and "; 1 run." in page
-    assert measured.load(folder) == {"scale": "quick", "values": [1.0, None]}
+    found = measured.load(folder)
+    assert {**found, "environment": None} == {"scale": "quick", "values": [1.0, None], "environment": None}
+    assert found["environment"].keys() >= {"commit", "processor", "versions", "numerics"}
     assert labels() == [("trained", 0)] and asked == [] and (folder / "own.png").exists()
     data = (folder / measured.FILE).read_bytes()
     (folder / "README.md").unlink()

@@ -137,15 +137,24 @@ def write(study: Study, scale: str, folder: Path, records: Sequence[Record]) -> 
 
     **Raises:** `ValueError` if a cell of a table would average runs that differ in more than the seed.
     """
+    text, drawn = made(study, scale, folder, records)
+    folder.mkdir(parents=True, exist_ok=True)
+    with style.styled():
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.png")
+    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+
+
+def made(study: Study, scale: str, folder: Path, records: Sequence[Record]) -> tuple[str, dict[str, Figure]]:
+    """The page, and its figures by name.
+
+    **Raises:** as `write` and `draw`.
+    """
     drawn, answer = draw(study, scale, folder, records)
     captions = {name: caption for name, (_, caption) in drawn.items()}
     environment = measured.load(folder).get("environment") if "measure" in study.spec else None
     text = page(study, scale, records, captions, answer, environment)
-    folder.mkdir(parents=True, exist_ok=True)
-    with style.styled():
-        for name, (figure, _) in drawn.items():
-            figure.savefig(folder / f"{name}.png")
-    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    return text, {name: figure for name, (figure, _) in drawn.items()}
 
 
 def draw(
