@@ -25,6 +25,7 @@ SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 ENVIRONMENT = "environment.json"
+REPORT = "report.html"
 STOPPED = "stopped.txt"
 """Why a run ended without a summary; absent if it was killed."""
 LOCK = ".lock"
@@ -149,7 +150,7 @@ class RunFolder:
         return sorted(self.checkpoints.glob("step-*.eqx"))
 
     def _clear(self) -> None:
-        names = [SUMMARY, STOPPED, METRICS, "learning_curve.png", CONFIG]
+        names = [SUMMARY, STOPPED, METRICS, "learning_curve.png", REPORT, CONFIG]
         # The configuration goes last: while a checkpoint is there, it says of what.
         for path in [*self.checkpoints.glob("*.eqx"), *(self.path / name for name in names)]:
             path.unlink(missing_ok=True)

@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from eqprop.run import curve, frame
-from eqprop.run.record import ENVIRONMENT, STOPPED, flatten, read_metrics, read_summary, recorded
+from eqprop.run.record import ENVIRONMENT, REPORT, STOPPED, flatten, read_metrics, read_summary, recorded
 from eqprop.run.study import style
-
-REPORT = "report.html"
 
 STYLE = """
 :root { color-scheme: light dark; }
