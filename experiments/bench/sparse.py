@@ -29,7 +29,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
     model = eq.Model(network, eq.SoftmaxReadout(outputs, 10, key=readout_key))
     nudged = eq.Sweep(tol=1.0, rtol=1e-2, max_steps=200)
     trainer = eq.Trainer(
-        eq.Sweep(tol=1e-4, max_steps=200), eq.FiniteNudge(eq.centred(0.4), relaxation=nudged), optax.adam(1e-3)
+        eq.Sweep(tol=1e-4, max_steps=200), eq.FiniteNudge(stencil=eq.centred(0.4), relaxation=nudged), optax.adam(1e-3)
     )
     batch = jax.random.normal(x_key, (BATCH, INPUTS)), jnp.arange(BATCH) % 10
     state, step = trainer.init(model, key=state_key), eqx.filter_jit(trainer.step)

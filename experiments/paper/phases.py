@@ -39,7 +39,7 @@ FLOW = eq.Picard(tol=1e-4, damping=0.1, max_steps=1500)
 """The flow of the free phase in steps of a tenth of the leak's time constant."""
 TRAINER = eq.Trainer(
     eq.Sweep(tol=1e-4, max_steps=200),
-    eq.FiniteNudge(eq.centred(0.2), relaxation=eq.Sweep(tol=1.0, rtol=1e-2, max_steps=200), norm_bound=1.0),
+    eq.FiniteNudge(stencil=eq.centred(0.2), relaxation=eq.Sweep(tol=1.0, rtol=1e-2, max_steps=200), norm_bound=1.0),
     optax.adam(2e-3),
 )
 
