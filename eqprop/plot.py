@@ -5,6 +5,7 @@ those to draw in, or `None` for a new figure.
 """
 
 import re
+from collections.abc import Iterable
 from itertools import cycle
 from typing import Any
 
@@ -55,7 +56,7 @@ def trajectory(trajectory: Trajectory, ax: Axes | None = None, *, neurons: int =
     panels[0].set_title(trajectory.headline(), fontsize="medium", loc="left")
     panels[-1].set_xlabel(f"time ({trajectory.unit})")
     if len(panels) > 1:
-        for name, colour in zip(_ordered(trajectory.rates), cycle(COLOURS), strict=False):
+        for name, colour in zip(ordered(trajectory.rates), cycle(COLOURS), strict=False):
             rates = np.asarray(trajectory.rates[name]).reshape(times.size, -1)
             moved = np.argsort(-np.ptp(rates, axis=0), kind="stable")[:neurons]
             for neuron, dash in zip(moved, cycle(DASHES), strict=False):
@@ -79,7 +80,7 @@ def errors(estimates: dict[str, Any], reference: AnyState, ax: Axes | None = Non
     for name, estimate in named.items():
         if shapes(estimate) != shapes(reference):
             raise ValueError(f"{name!r} has layers {shapes(estimate)}; the reference has {shapes(reference)}.")
-    layers = _ordered(reference)
+    layers = ordered(reference)
     axes, panels = _panels(ax, (1, len(layers)), figsize=(3.2 * len(layers), 3.5))
     if len(panels) != len(layers):
         raise ValueError(f"There are {len(panels)} axes for {len(layers)} layers ({', '.join(layers)}). Give one each.")
@@ -198,9 +199,10 @@ def _legend(panel: Axes, loc: str = "lower left", ncols: int = 1) -> None:
     panel.legend(frameon=False, fontsize="small", loc=loc, bbox_to_anchor=(float("right" in loc), 1.0), ncols=ncols)
 
 
-def _ordered(state: AnyState) -> list[str]:
-    """Names of layers, `l2` before `l10`."""
-    return sorted(state, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(9), name))
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names of layers in their order: a stem, then `l2` before `l10`, and `out`."""
+    numbered = lambda name: re.sub(r"\d+", lambda number: number[0].zfill(9), name)
+    return sorted(names, key=lambda name: ({"stem": 0, "out": 2}.get(name, 1), numbered(name)))
 
 
 def _xy(points: Any) -> tuple[np.ndarray, np.ndarray]:

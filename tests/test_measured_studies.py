@@ -13,6 +13,7 @@ import yaml
 
 import eqprop
 from eqprop.run.compose import CONFIGS
+from eqprop.run.loop import population_of
 from eqprop.run.record import to_json
 from eqprop.run.study import style
 from experiments.paper import bias_split, nudge_error, phases, relaxation_steps
@@ -236,7 +237,7 @@ def test_equal_time():
 
 def test_a_network_of_the_census_and_its_file(tmp_path):
     """Tied at a small gain it settles, and its Jacobian there has the spectrum of dense algebra, which is real."""
-    models = phases.stacked([phases.made(0.5, 0.0, 1.0, seed) for seed in (0, 1)])
+    models = population_of([phases.made(0.5, 0.0, 1.0, seed) for seed in (0, 1)])
     x, y = jax.random.uniform(jax.random.key(0), (4, 64)), jnp.arange(4)
     found = phases.looked(models, (x[:2], y[:2]), (x, y))
     assert [phases.phase(each) for each in found] == ["settled", "settled"]

@@ -1,9 +1,9 @@
 """The training loop: epochs of jitted steps, evaluation, checkpoints, a summary."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from eqprop.run.provenance import environment
 from eqprop.run.record import RunFolder
 from eqprop.run.runtime import interruptible
 
+T = TypeVar("T")
 Records = list[dict[str, Any]]
 Stack = tuple[np.ndarray, np.ndarray]
 """Images and labels."""
@@ -65,11 +66,7 @@ class Programs:
     def initial(self, seed: int) -> TrainState:
         """The first state: of one run, or of seeds `seed … seed + population − 1` along a leading axis."""
         states = [self._task.initial(seed + member) for member in range(self.population)]
-        if self.population == 1:
-            return states[0]
-        arrays = [eqx.filter(state, eqx.is_array) for state in states]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
-        return eqx.combine(stacked, eqx.filter(states[0], eqx.is_array, inverse=True))
+        return states[0] if self.population == 1 else population_of(states)
 
     def zeros(self, state: TrainState, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, Array]:
         """Sums of metrics to start an epoch from."""
@@ -79,6 +76,12 @@ class Programs:
     def _lift(self, function: Callable) -> Callable:
         # A lone run is not a population of one: a batched kernel would turn convolutions into grouped ones.
         return eqx.filter_vmap(function, in_axes=(eqx.if_array(0), None)) if self.population > 1 else function
+
+
+def population_of(members: Sequence[T]) -> T:
+    """Trees of one structure as one, whose arrays have a leading axis of members."""
+    arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(eqx.filter(one, eqx.is_array) for one in members))
+    return eqx.combine(arrays, eqx.filter(members[0], eqx.is_array, inverse=True))
 
 
 def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from eqprop.run import curve, frame
+from eqprop.run import curve
+from eqprop.run.measures import MEASURES, results as results_of
 from eqprop.run.record import ENVIRONMENT, REPORT, STOPPED, flatten, read_metrics, read_summary, recorded
 from eqprop.run.study import style
+from eqprop.run.study.figures import by_layer
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -51,7 +53,7 @@ def write(folder: Path, drawings: Sequence[Drawing] = (), notes: Sequence[str] =
     environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     stopped = (folder / STOPPED).read_text(encoding="utf-8").strip() if (folder / STOPPED).exists() else None
     with style.styled():
-        curves = [*of_records(records)]
+        curves = of_records(records)
     body = [f"<h1>{escape(folder.name)}</h1>", *_state(summary, stopped, records)]
     said = [*warnings(summary, records, settings), *notes]
     body += [f'<p class="warning">{escape(line)}</p>' for line in said]
@@ -81,13 +83,12 @@ def of_records(records: Sequence[Mapping[str, Any]]) -> list[Drawing]:
         )
     ]
     aligned = [record for record in records if "cosine_hidden" in record]
-    layers = [name for name in (aligned[-1] if aligned else {}) if name.startswith("cosine_")]
-    layers = [name for name in layers if name not in ("cosine_hidden", "cosine_hidden_median")]
+    layers = by_layer(aligned[-1]) if aligned else {}
     if len(layers) > 1:
         figure, (axis,) = style.canvas(width=6.8)
         for index, name in enumerate(layers):
-            values = [float(np.mean(record[name])) for record in aligned]
-            style.line(axis, [record["epoch"] for record in aligned], values, index, name.removeprefix("cosine_"))
+            values = [float(np.mean(record[f"cosine_{name}"])) for record in aligned]
+            style.line(axis, [record["epoch"] for record in aligned], values, index, name)
         style.frame(axis, "epoch", "cosine to the true errors")
         axis.locator_params(axis="x", integer=True)
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -95,13 +96,12 @@ def of_records(records: Sequence[Mapping[str, Any]]) -> list[Drawing]:
     stepped = [record for record in records if "free_steps" in record]
     if stepped:
         figure, (axis,) = style.canvas(width=6.8)
-        for index, (name, label) in enumerate(
-            (("free_steps", "free phase"), ("nudged_steps", "nudged phases, in sum"))
-        ):
+        phases = {"free_steps": "free phase", "nudged_steps": "nudged phases, in sum"}
+        for index, (name, label) in enumerate(phases.items()):
             values = [float(np.mean(record[name])) for record in stepped]
             style.line(axis, [record["epoch"] for record in stepped], values, index, label)
         style.frame(axis, "epoch", "steps an example")
-        axis.set_ylim(bottom=0, auto=None)
+        axis.set_ylim(bottom=0)
         axis.locator_params(axis="x", integer=True)
         axis.legend()
         made.append(Drawing("Relaxation", figure, "Steps that an example takes to settle, by epoch."))
@@ -150,8 +150,8 @@ def warnings(
 
 def results(summary: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The results by their titles: of a finished run its summary, of another the last epoch."""
-    found = frame.results(summary if summary is not None else records[-1] if records else {})
-    shown = {m.title: (found[name], m) for name, m in frame.MEASURES.items() if name in found and name != "test_error"}
+    found = results_of(summary if summary is not None else records[-1] if records else {})
+    shown = {m.title: (found[name], m) for name, m in MEASURES.items() if name in found and name != "test_error"}
     return {title: f"{m.factor * float(np.mean(value)):.{m.digits}f}" for title, (value, m) in shown.items()}
 
 

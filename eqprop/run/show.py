@@ -105,21 +105,12 @@ def of_network(folder: Path) -> list[report.Drawing]:
 
 
 def _confusion(trainer: "Trainer", model: "Model", x: "Array", labels: Any, classes: int) -> report.Drawing:
-    import equinox as eqx
-    import jax
     import numpy as np
 
-    @eqx.filter_jit
-    def predict(model: "Model", x: "Array") -> "Array":
-        def one(x: "Array") -> "Array":
-            field = model.network.at(x)
-            state = trainer.relaxation(field.drift, field.initial_state(), blocks=field.blocks).state
-            return model.readout.predict(field.rates(state))
-
-        return jax.vmap(one)(x)
+    from eqprop.run.study.trained import predicted
 
     counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (np.asarray(labels), np.asarray(predict(model, x)).argmax(axis=1)), 1)
+    np.add.at(counts, (np.asarray(labels), np.asarray(predicted(trainer, model, x))), 1)
     figure, (axis,) = style.canvas(width=4.6, height=4.2)
     axis.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), vmin=0, vmax=1, cmap="Blues")
     for (row, column), count in np.ndenumerate(counts) if classes <= 20 else ():

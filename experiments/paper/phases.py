@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 import eqprop as eq
 import eqprop.data
 from eqprop.run import tables
+from eqprop.run.loop import population_of
 from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 
@@ -55,7 +56,7 @@ def measure(scale: str) -> Measured:
     networks = []
     for feedback in FEEDBACK:
         kinds = list(product(GAINS, ANGLES, range(seeds)))
-        drawn = stacked([made(gain, angle, feedback, seed) for gain, angle, seed in kinds])
+        drawn = population_of([made(gain, angle, feedback, seed) for gain, angle, seed in kinds])
         trained = learn(drawn, x[used], y[used])
         found = [looked(models, watched, (x[held], y[held])) for models in (drawn, trained)]
         for index, (gain, angle, seed) in enumerate(kinds):
@@ -70,12 +71,6 @@ def made(gain: float, angle: float, feedback: float, seed: int) -> eq.Model:
     first, second = jax.random.split(jax.random.key(seed))
     settings: Any = {"angle": angle, "feedback_gain": feedback, "init_scale": gain, "activation": eq.tanh}
     return eq.Model(eq.DenseNetwork.chain(SIZES, **settings, key=first), eq.SoftmaxReadout(SIZES[-1], 10, key=second))
-
-
-def stacked(models: Sequence[eq.Model]) -> eq.Model:
-    """Networks of one structure as a population, along a leading axis."""
-    arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(eqx.filter(m, eqx.is_array) for m in models))
-    return eqx.combine(arrays, eqx.filter(models[0], eqx.is_array, inverse=True))
 
 
 def member(models: eq.Model, index: int) -> eq.Model:
@@ -168,7 +163,7 @@ def _letter(data: dict[str, Any], gain: float, angle: float, feedback: float, st
     """The first letters of the phases of a kind's networks, each once."""
     kind = {"gain": gain, "angle": angle, "feedback": feedback}
     same = [each for each in data["networks"] if kind.items() <= each.items()]
-    return "".join(dict.fromkeys(phase(each[stage])[0] if phase(each[stage]) != "slow" else "–" for each in same))
+    return "".join(dict.fromkeys("–" if name == "slow" else name[0] for name in (phase(e[stage]) for e in same)))
 
 
 def _map(axis: Any, values: np.ndarray, names: Sequence[Sequence[str]], title: str) -> None:
@@ -210,8 +205,8 @@ def answer(data: dict[str, Any]) -> str:
         ended = [each for each in data["networks"] if phase(each["trained"]) == name]
         if begun or ended:
             cosines = [e["trained"]["cosine_hidden"] for e in begun if e["trained"]["cosine_hidden"] is not None]
-            spread = [_mean([100 * e["trained"]["accuracy"] for e in begun]), _mean(cosines, 3)]
-            abscissa = _mean([max(re for re, _ in e["drawn"]["spectrum"]) for e in begun], 2)
+            spread = [tables.spread([e["trained"]["accuracy"] for e in begun], 1, 100), tables.spread(cosines, 3)]
+            abscissa = tables.spread([max(re for re, _ in e["drawn"]["spectrum"]) for e in begun], 2)
             rows.append([name, str(len(begun)), abscissa, str(len(ended)), *spread])
     head = ["phase as drawn", "networks", "spectral abscissa", "networks in it after training"]
     head += ["accuracy after training (%)", "hidden cosine after training"]
@@ -228,10 +223,3 @@ def _share(data: dict[str, Any], feedback: float) -> float:
     """Of the networks as drawn, those that settle or approach a fixed point at most images."""
     kinds = [phase(each["drawn"]) for each in data["networks"] if each["feedback"] == feedback]
     return float(np.mean([kind in ("settled", "slow") for kind in kinds]))
-
-
-def _mean(values: Sequence[float], digits: int = 1) -> str:
-    """Mean ± standard deviation."""
-    if not values:
-        return tables.DASH
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.{digits}f}"

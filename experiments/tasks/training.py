@@ -13,6 +13,7 @@ from eqprop.companion import align_classes
 from eqprop.data import Batches, batch_key, in_turns, subset
 from eqprop.data.dataset import Split, join
 from eqprop.run.build import Task
+from eqprop.run.study.trained import predicted
 
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 """The classes of every task, in order."""
@@ -64,22 +65,10 @@ def aligned(readout: SoftmaxReadout, k: int) -> tuple[SoftmaxReadout, float]:
 
 def accuracies(task: Task, model: Model, split: Split) -> np.ndarray:
     """On the images of every task. All ten classes are choices, however many have been learned."""
-    right = np.asarray(_classes(task.trainer, model, task.preprocess(split.images, key=None))) == split.labels
+    right = np.asarray(predicted(task.trainer, model, task.preprocess(split.images, key=None))) == split.labels
     return np.array([np.mean(right[np.isin(split.labels, classes)]) for classes in TASKS])
 
 
 @eqx.filter_jit
 def _step(trainer: Trainer, state: TrainState, batch: tuple[Array, Array]) -> tuple[TrainState, dict[str, Array]]:
     return trainer.step(state, batch)
-
-
-@eqx.filter_jit
-def _classes(trainer: Trainer, model: Model, x: Array) -> Array:
-    """What is predicted of every image."""
-
-    def one(x: Array) -> Array:
-        field = model.network.at(x)
-        settled = trainer.relaxation(field.drift, field.initial_state(), blocks=field.blocks)
-        return jnp.argmax(model.readout.predict(field.rates(settled.state)))
-
-    return jax.lax.map(one, x, batch_size=500)

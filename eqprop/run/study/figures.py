@@ -11,15 +11,15 @@ A study's file says what is drawn:
         panels: [cosine_hidden, accuracy]
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eqprop.run.frame import MEASURES, results
+from eqprop.plot import ordered
+from eqprop.run.measures import MEASURES, results
 from eqprop.run.study import style
 from eqprop.run.study.records import Record
 from eqprop.run.study.spec import Study, cell_label
@@ -165,14 +165,13 @@ def layers(request: Request) -> Figure:
 
 def cosines(record: Record) -> dict[str, float]:
     """By layer, at the end of training, from the input to the output; empty where there are no error vectors."""
-    last = next((line for line in reversed(record.metrics) if "cosine_hidden" in line), {})
-    found = {name.removeprefix("cosine_"): v for name, v in last.items() if name.startswith("cosine_")}
-    return {name: found[name] for name in sorted(found, key=_depth) if name not in ("hidden", "hidden_median")}
+    return by_layer(next((line for line in reversed(record.metrics) if "cosine_hidden" in line), {}))
 
 
-def _depth(name: str) -> tuple[int, str]:
-    """Names of layers in their order: a stem, then `l2` before `l10`, and `out`."""
-    return {"stem": 0, "out": 2}.get(name, 1), re.sub(r"\d+", lambda number: number[0].zfill(9), name)
+def by_layer(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The cosines of an epoch by layer, in the order of the layers."""
+    found = {name.removeprefix("cosine_"): value for name, value in line.items() if name.startswith("cosine_")}
+    return {name: found[name] for name in ordered(found) if name not in ("hidden", "hidden_median")}
 
 
 def _legend(axes: Sequence[Axes]) -> None:

@@ -5,7 +5,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from eqprop.run.compose import compose
-from eqprop.run.frame import MEASURES, cell, of_records
+from eqprop.run.frame import cell, of_records
+from eqprop.run.measures import MEASURES
 from eqprop.run.provenance import CHANGES
 from eqprop.run.record import flatten, settings
 from eqprop.run.study.published import Published, find

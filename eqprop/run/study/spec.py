@@ -8,7 +8,7 @@ import yaml
 
 from eqprop.run.compose import CONFIGS
 from eqprop.run.errors import UsageError, near
-from eqprop.run.frame import MEASURES
+from eqprop.run.measures import MEASURES
 
 SCALES = ("quick", "cpu", "full")
 """A minute; two cores; the published epochs, seeds and widths on a graphics card."""

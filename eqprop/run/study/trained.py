@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from omegaconf import DictConfig
 
-from eqprop import Model
+from eqprop import Model, Trainer
 from eqprop.run import runtime
 from eqprop.run.build import Task, build
 from eqprop.run.compose import compose
@@ -62,6 +62,18 @@ def images(trained: Trained, count: int) -> tuple[Array, Array]:
     Diagnostics look at these: the test images are measured once, by the run itself."""
     split = (trained.task.dataset.validation or trained.task.dataset.train)[:count]
     return trained.task.preprocess(split.images), trained.task.target(jnp.asarray(split.labels))
+
+
+@eqx.filter_jit
+def predicted(trainer: Trainer, model: Model, x: Array) -> Array:
+    """The class that a model takes every image for, by the free phase of its trainer."""
+
+    def one(x: Array) -> Array:
+        field = model.network.at(x)
+        settled = trainer.relaxation(field.drift, field.initial_state(), blocks=field.blocks)
+        return jnp.argmax(model.readout.predict(field.rates(settled.state)))
+
+    return jax.lax.map(one, x, batch_size=500)
 
 
 @contextmanager
