@@ -8,13 +8,14 @@ SCALE ?= cpu
 EXTRAS ?=
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
+DOCS := $(VENV)/.docs
 STUDIES := ablations angles best bias_split conv depth device_readings digits homeostasis loop mismatch_digits mismatch_fashion_mnist nudge_error oscillation phases relaxation_steps residual rivals spice table1 table2 tasks_in_turns weak_feedback writes
 # uv where there is one: it builds the same environment in a tenth of the time.
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop train study studies figures substrate $(STUDIES) weak-feedback audit collect test test-bounded test-slow check format data build bench bench-gpu bench-data clean
+.PHONY: help setup develop train study studies figures substrate $(STUDIES) weak-feedback audit collect test test-bounded test-slow docs check format data build bench bench-gpu bench-data clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9 _-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +34,10 @@ develop: $(DEVELOP) ## Add what tests and checks need: pytest, ruff, pyright, ev
 
 $(DEVELOP): $(RUN)
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(DOCS): $(RUN)
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 train: $(RUN) ## Train; settings go in ARGS, as in: make train ARGS="homeostasis=none seed=1"
@@ -75,6 +80,9 @@ test: $(DEVELOP) ## Run the tests, in a few minutes
 
 test-bounded: $(DEVELOP) ## Run trainings of a minute or two that must reach an accuracy, and kills that change nothing
 	$(BIN)/python -m pytest -m bounded -n auto --maxprocesses 2 --dist loadfile $(ARGS)
+
+docs: $(DOCS) ## Build the site into docs/_build/html, with all notebooks executed; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html $(ARGS)
 
 test-slow: $(DEVELOP) ## Run the slow tests: trainings that reach a range of accuracies
 	$(BIN)/python -m pytest -m "slow or bounded" $(ARGS)

@@ -247,4 +247,5 @@ def test_relative_links_lead_somewhere(path):
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\(([^)\s]+)\)", text)
     local = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
-    assert not [link for link in local if not (path.parent / link).exists()]
+    made = {"configuration.md"}  # by the build of the site
+    assert not [link for link in local if link not in made and not (path.parent / link).exists()]
