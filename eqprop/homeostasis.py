@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, Scalar, Shaped
 from eqprop import _tree
 from eqprop._tree import AnyState
 from eqprop.metrics import mean
-from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork, Field
+from eqprop.network.base import AbstractNetwork, Field
 
 Probe = Callable[..., Float[Array, "..."]]
 """Draws noise of zero mean and unit covariance: `probe(key, shape, dtype)`, such as `jax.random.normal` (Gaussian) or
@@ -119,25 +119,26 @@ class SkewHomeostasis(_AbstractProbed):
 
 
 class ExactHomeostasis(AbstractHomeostasis):
-    """`ℋ` in closed form, a sum over edges, for networks whose `A` does not depend on the state."""
+    """`ℋ` in closed form, a sum over edges, for networks whose `A` does not depend on the state: dense and sparse ones,
+    and convolutional ones without pooling between layers."""
 
     coefficient: float = 1.0
     share: float = eqx.field(static=True, default=1.0)
     depends_on_state: ClassVar[bool] = False
 
     def check(self, network: AbstractNetwork) -> None:
-        if not isinstance(network, AbstractLinearNetwork):
+        if eqx.filter_eval_shape(lambda network: network.symmetry_norms(), network) is None:
             raise ValueError(
-                f"ExactHomeostasis needs a drive that is linear in the rates, but that of {type(network).__name__} "
-                "depends on the state. Use SkewHomeostasis, which estimates the same quantity from probes."
+                f"ExactHomeostasis needs an asymmetry in closed form, and this {type(network).__name__} has none, as its "
+                "Jacobian depends on the state. Use SkewHomeostasis, which estimates the asymmetry from probes."
             )
 
     def __call__(self, field: Field, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
         del key
-        self.check(field.network)
-        assert isinstance(field.network, AbstractLinearNetwork)
-        _, skew = field.network.symmetry_norms()
-        return 0.5 * jnp.asarray(skew) / _tree.size(u)
+        if (norms := field.network.symmetry_norms()) is None:
+            self.check(field.network)  # says what to use instead
+        assert norms is not None
+        return 0.5 * jnp.asarray(norms[1]) / _tree.size(u)
 
 
 def mean_penalty(

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Scalar
 
 from eqprop import _tree
 from eqprop._tree import AnyState
-from eqprop.network.base import AbstractLinearNetwork, AbstractNetwork, Field
+from eqprop.network.base import AbstractNetwork, Field
 
 
 def cosine(a: PyTree, b: PyTree) -> Float[Array, ""]:
@@ -51,7 +51,7 @@ def functional_asymmetry(field: Field, u: AnyState, *, key: PRNGKeyArray | None 
     """`‖Â − Âᵀ‖_F / (‖Â − Âᵀ‖_F + ‖Â + Âᵀ‖_F)` of `Â = m^½ A m^−½`, `A = ∂drive/∂s` in the metric of the network: 0
     symmetric, also where there is no recurrence at all; about ½ independent; 1 antisymmetric.
 
-    Exact where `A` does not depend on the state; otherwise from random signs at the potentials `u`, both norms from
+    Exact where the network has them in closed form; otherwise from random signs at the potentials `u`, both norms from
     the same probes.
 
     **Raises:** `ValueError` if probes are needed and no `key` is given.
@@ -73,8 +73,8 @@ def symmetry_norms(
     **Raises:** `ValueError` if probes are needed and no `key` is given.
     """
     network = field.network
-    if isinstance(network, AbstractLinearNetwork):
-        return network.symmetry_norms()
+    if (exact := network.symmetry_norms()) is not None:
+        return exact
     if key is None:
         raise ValueError(f"{type(network).__name__} is probed at random: pass functional_asymmetry(..., key=key).")
     s = field.rates(u)

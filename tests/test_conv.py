@@ -121,6 +121,54 @@ def test_the_published_chain_is_as_it_was():
     assert network.edges[-1] == ConvEdge("conv3", "out", padding="VALID", pooling="softmax")
 
 
+def strided(*, key, **settings):
+    """Strides that do not divide images, kernels of even size, both paddings, a shortcut."""
+    edges = [
+        ConvEdge("in", "a"),
+        ConvEdge("a", "b", 2, stride=2, padding="SAME"),
+        ConvEdge("b", "out", 3, padding="VALID"),
+        ConvEdge("a", "c", None, stride=2),
+        ConvEdge("b", "c", 5),
+        ConvEdge("c", "a2", 3, stride=3),
+    ]
+    layers = {"a": 2, "b": 3, "out": 2, "c": 2, "a2": 1}
+    return ConvNetwork((7, 8, 1), layers, edges, init_scale=0.5, key=key, **settings)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+@pytest.mark.parametrize("build", [strided, residual])
+def test_asymmetry_without_pooling_has_a_closed_form(build, gain):
+    """Against the dense Jacobian in the metric; and none where an edge pools."""
+    field = build(key=KEYS[0], feedback_gain=gain).at(
+        jax.random.normal(KEYS[2], (7, 8, 1) if build is strided else (4, 4, 1))
+    )
+    s, unravel = ravel_pytree(field.initial_state())
+    A = np.asarray(jax.jit(jax.jacfwd(lambda s: flat(field.drive(unravel(s)))))(s))
+    shapes, levels = dict(network.shape_items), network.levels
+    root = np.concatenate([np.full(np.prod(shapes[name]), gain ** (levels[name] / 2)) for name in sorted(levels)])
+    A = root[:, None] * A / root
+    norms = network.symmetry_norms()
+    np.testing.assert_allclose(norms, [np.sum((A + A.T) ** 2), np.sum((A - A.T) ** 2)], rtol=1e-12)
+    penalty = eqprop.ExactHomeostasis()(field, unravel(s), key=KEYS[0])
+    np.testing.assert_allclose(penalty, 0.5 * np.sum((A - A.T) ** 2) / len(A), rtol=1e-12)
+
+
+def test_asymmetry_with_pooling_has_none():
+    network = graph(key=KEYS[0])
+    assert network.symmetry_norms() is None
+    with pytest.raises(ValueError, match="this ConvNetwork has none.*SkewHomeostasis"):
+        eqprop.ExactHomeostasis().check(network)
+    plus, minus = residual(key=KEYS[0], tied=True).symmetry_norms()
+    assert plus > 0 and minus == 0
+
+
+@pytest.mark.parametrize("extra", [("b", "a"), ("b", "b")])
+def test_an_edge_that_is_there_already_is_refused(extra):
+    edges = [ConvEdge("in", "a"), ConvEdge("a", "b"), ConvEdge(*extra)]
+    with pytest.raises(ValueError, match=f"both directions already: leave out {extra[0]} -> {extra[1]}"):
+        ConvNetwork((4, 4, 1), {"a": 2, "b": 2}, edges, key=KEYS[0])
+
+
 @pytest.mark.parametrize("build", [graph, residual])
 def test_tied_networks_are_symmetric_in_the_metric(build):
     """`Â = Âᵀ` as dense matrices at random rates, at γ = 0.3; untied ones are not."""

@@ -149,7 +149,7 @@ REFUSED = {
     ),
     "conv homeostasis": (
         lambda: ExactHomeostasis().check(conv(0.0, key=KEY)),
-        "ConvNetwork depends on the state. Use SkewHomeostasis",
+        "this ConvNetwork has none, as its Jacobian depends on the state. Use SkewHomeostasis",
     ),
     # A network of one's own.
     "plain module": (

@@ -67,6 +67,11 @@ class AbstractNetwork(eqx.Module):
         """The edges of `device_kernels` that lead back and have a forward partner; none by default."""
         return ()
 
+    def symmetry_norms(self) -> tuple[Scalar, Scalar] | None:
+        """`(‖Â + Âᵀ‖_F², ‖Â − Âᵀ‖_F²)` of `Â = m^½ A m^−½`, `m` the metric, without forming `Â`; `None` where they have
+        no closed form, as where `A` depends on the state."""
+        return None
+
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
         """Forward kernels with their feedback partners, in one orientation; none by default."""
         return []
@@ -138,7 +143,7 @@ class AbstractLinearNetwork(AbstractNetwork):
 
     @abc.abstractmethod
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
-        """`(‖Â + Âᵀ‖_F², ‖Â − Âᵀ‖_F²)` of `Â = m^½ A m^−½`, `m` the metric: exact, without forming `Â`."""
+        """`(‖Â + Âᵀ‖_F², ‖Â − Âᵀ‖_F²)` of `Â = m^½ A m^−½`, which every such network has."""
 
 
 class AbstractEnergyNetwork(AbstractNetwork):

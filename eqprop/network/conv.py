@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._blocks import Blocks, Edge
@@ -90,6 +90,8 @@ class ConvNetwork(AbstractNetwork):
         channels = {INPUT: image_shape[2], **layers}
         ends = [checked_edge((edge.source, edge.target), channels) for edge in self.edges]
         check_graph(channels, ends)
+        if both := [f"{a} -> {b}" for a, b in ends if (b, a) in ends]:
+            raise ValueError(f"Every edge works in both directions already: leave out {both[-1]}.")
         self.shape_items = tuple(_shapes(image_shape, layers, self.edges).items())
         self.level_items = tuple(levels_of(layers, ends, INPUT).items())
         self.kernels = {}
@@ -211,6 +213,21 @@ class ConvNetwork(AbstractNetwork):
 
     def feedback_edges(self) -> tuple[Edge, ...]:
         return tuple((edge.target, edge.source) for edge in self._pairs)
+
+    def symmetry_norms(self) -> tuple[Scalar, Scalar] | None:
+        """In closed form where no edge between layers pools. A tap of a kernel counts as often as it falls inside."""
+        if any(edge.pooling != "none" for edge in self._recurrent):
+            return None
+        plus = minus = jnp.zeros(())
+        shapes = dict(self.shape_items)
+        for edge in self._recurrent:
+            a, b, times = edge.source, edge.target, edge.times_used(shapes[edge.source])
+            forward = self.kernels.get((a, b), jnp.eye(shapes[a][2])[None, None])
+            feedback = forward if self.tied else self.kernels.get((b, a), forward)
+            weight = 2 * self.feedback_gain ** abs(self.levels[b] - self.levels[a]) * times[:, :, None, None]
+            plus = plus + jnp.sum(weight * (forward + feedback) ** 2)
+            minus = minus + jnp.sum(weight * (forward - feedback) ** 2)
+        return plus, minus
 
     def reciprocal_pairs(self) -> list[tuple[Array, Array]]:
         ends = [(edge.source, edge.target) for edge in self._pairs]

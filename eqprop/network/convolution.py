@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 from eqprop._tree import precision, real_linear
@@ -67,6 +68,16 @@ class ConvEdge:
                 "Take images of another size, another padding, or fewer layers."
             )
         return left // window
+
+    def times_used(self, source: Image) -> Float[np.ndarray, "k k"]:
+        """How many outputs read each tap of the kernel inside an image of that shape, which is all but the border."""
+        size = self.kernel_size or 1
+        counts = []
+        for extent in source[:2]:
+            outputs = np.arange(self._extent(extent))[:, None] * self.stride + np.arange(size)
+            padding = max((len(outputs) - 1) * self.stride + size - extent, 0) // 2 if self.padding == "SAME" else 0
+            counts.append(np.sum((outputs >= padding) & (outputs < extent + padding), axis=0))
+        return np.outer(*counts).astype(float)
 
     def convolve(self, s: Inexact[Array, "h w a"], kernel: Float[Array, "k k a c"] | None) -> Inexact[Array, "i j b"]:
         """`C(s)`, the cross-correlation of a real or complex image with a real kernel."""
