@@ -15,7 +15,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop train study studies figures substrate $(STUDIES) weak-feedback audit collect test test-bounded test-slow docs check format data build bench bench-gpu bench-data clean
+.PHONY: help setup develop train study studies figures substrate $(STUDIES) weak-feedback audit collect test test-bounded test-slow docs check format data build bench bench-gpu bench-data zoo clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9 _-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -104,6 +104,9 @@ bench-gpu: $(RUN) ## The same question on a GPU: seconds an epoch, share of the 
 
 bench-data: $(RUN) ## Measure the throughput of batches and augmentation
 	$(BIN)/python -m experiments.bench_data
+
+zoo: $(RUN) ## Train the small networks that are shipped with the package; Fashion-MNIST has to be at hand
+	$(BIN)/python -m experiments.zoo $(ARGS)
 
 clean: ## Remove the environment and caches, not the results
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info

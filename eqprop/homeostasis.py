@@ -129,8 +129,8 @@ class ExactHomeostasis(AbstractHomeostasis):
     def check(self, network: AbstractNetwork) -> None:
         if eqx.filter_eval_shape(lambda network: network.symmetry_norms(), network) is None:
             raise ValueError(
-                f"ExactHomeostasis needs an asymmetry in closed form, and this {type(network).__name__} has none, as its "
-                "Jacobian depends on the state. Use SkewHomeostasis, which estimates the asymmetry from probes."
+                f"ExactHomeostasis needs an asymmetry in closed form, and this {type(network).__name__} has none, as "
+                "its Jacobian depends on the state. Use SkewHomeostasis, which estimates the asymmetry from probes."
             )
 
     def __call__(self, field: Field, u: AnyState, *, key: PRNGKeyArray) -> Scalar:

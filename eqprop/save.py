@@ -21,6 +21,8 @@ import numpy as np
 from eqprop._names import found, in_module, name_of
 
 _TEXT, _FORMAT = "tree.json", "eqprop tree 1"
+ZOO = Path(__file__).with_name("zoo")
+"""Where the trained networks of the package lie: `zoo:NAME` is `NAME.npz` in it."""
 
 
 def save(path: str | Path, tree: Any, header: dict[Any, Any] | None = None) -> None:
@@ -67,7 +69,7 @@ def save(path: str | Path, tree: Any, header: dict[Any, Any] | None = None) -> N
 def load(path: str | Path, known: Iterable[Any] = ()) -> Any:
     """The tree that `save` wrote, its arrays with their types, its modules made without their `__init__`.
 
-    **Arguments:** `known`, the user's own classes and functions in the tree. They are recognised by name, also after a
+    **Arguments:** `path`, a file, or `zoo:NAME` for a trained network of the package. `known`, the user's own classes and functions in the tree. They are recognised by name, also after a
     move to another module. No module of another package is imported.
 
     **Raises:** `ValueError` for a file that is damaged or not one of `save`, a class or function that is neither the
@@ -82,8 +84,18 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return _read(path, with_arrays=False)[0]["header"]
 
 
+def _place(path: str | Path) -> Path:
+    """The file, also of a network of the zoo. **Raises:** `ValueError` for a name that is not in it."""
+    if not str(path).startswith("zoo:"):
+        return Path(path)
+    name, there = str(path).removeprefix("zoo:"), sorted(file.stem for file in ZOO.glob("*.npz"))
+    if name not in there:
+        raise ValueError(f"The zoo has no {name!r}; it has {', '.join(there)}.")
+    return ZOO / f"{name}.npz"
+
+
 def _read(path: str | Path, with_arrays: bool = True) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with open(path, "rb") as raw:
+    with open(_place(path), "rb") as raw:
         try:
             file = zipfile.ZipFile(raw)
             text = json.loads(file.read(_TEXT))
