@@ -69,8 +69,11 @@ def save(path: str | Path, tree: Any, header: dict[Any, Any] | None = None) -> N
 def load(path: str | Path, known: Iterable[Any] = ()) -> Any:
     """The tree that `save` wrote, its arrays with their types, its modules made without their `__init__`.
 
-    **Arguments:** `path`, a file, or `zoo:NAME` for a trained network of the package. `known`, the user's own classes and functions in the tree. They are recognised by name, also after a
-    move to another module. No module of another package is imported.
+    **Arguments:**
+
+    - `path`: a file, or `zoo:NAME` for a trained network of the package.
+    - `known`: the user's own classes and functions in the tree. They are recognised by name, also after a move to
+        another module. No module of another package is imported.
 
     **Raises:** `ValueError` for a file that is damaged or not one of `save`, a class or function that is neither the
     library's nor known, a class whose fields have changed, and arrays of 64 bits where JAX has none.

@@ -57,8 +57,8 @@ print(card["about"], card["results"])
 ```
 
 Inputs are images as `eqprop.data` loads them, through the preprocessing of the table. Fixed points are found by the
-relaxation that the card names; `eq.Sweep()` finds them too, and `eq.Newton()` those of the circuit. `make zoo` trains all of
-them again. Each is one seed, measured once on the test images. They are examples to look into and to start from, and no
+relaxation that the card names; `eq.Sweep()` finds them too, and `eq.Newton()` those of the circuit. `make zoo` trains
+all of them again. Each is one seed, measured once on the test images. They are examples to look into and to start from, and no
 results: [results](results/README.md) have seeds and spread.
 
 {table}
@@ -92,19 +92,17 @@ def page() -> str:
     rows = []
     for path in sorted(ZOO.glob("*.npz")):
         card = eq.read_header(path)
-        steps = {k: v for k, v in card["config"]["data"]["preprocess"].items() if k in ("maximum", "mean", "std")}
-        given = ", ".join(f"{k}={v}" for k, v in steps.items())
-        flat = (
-            ""
-            if "Conv" not in card["config"]["network"]["_target_"]
-            else f", image_shape={tuple(card['config']['data']['image_shape'])}"
-        )
+        data = card["config"]["data"]
+        given = {key: value for key, value in data["preprocess"].items() if key in ("maximum", "mean", "std")}
+        if "Conv" in card["config"]["network"]["_target_"]:
+            given["image_shape"] = tuple(data["image_shape"])
+        preprocess = ", ".join(f"{key}={value}" for key, value in given.items())
         rows.append(
             [
                 f"`zoo:{path.stem}`",
                 card["about"],
                 f"{100 * card['results']['test_accuracy']:.1f} %",
-                f"`Preprocess({given}{flat})`",
+                f"`Preprocess({preprocess})`",
                 f"`{card['command']}`",
                 f"`{str(card['environment']['commit'])[:10]}`",
                 f"{path.stat().st_size / 1e3:.0f} kB",
