@@ -58,8 +58,8 @@ print(card["about"], card["results"])
 
 Inputs are images as `eqprop.data` loads them, through the preprocessing of the table. Fixed points are found by the
 relaxation that the card names; `eq.Sweep()` finds them too, and `eq.Newton()` those of the circuit. `make zoo` trains
-all of them again. Each is one seed, measured once on the test images. They are examples to look into and to start from, and no
-results: [results](results/README.md) have seeds and spread.
+all of them again. Each is one seed, measured once on the test images. They are examples to look into and to start from.
+[Results](results/README.md) have seeds and spread.
 
 {table}
 """

@@ -1,4 +1,4 @@
-"""The README's own Python runs as it is printed, and its estimator is the library's centred difference."""
+"""The Python of README and of the page on parts of one's own runs as it is printed, and does what they say."""
 
 import contextlib
 import re
@@ -17,20 +17,26 @@ from runs import as_users_run
 pytestmark = pytest.mark.bounded
 
 
-@pytest.fixture(scope="module")
-def readme(tmp_path_factory):
-    """The names that all blocks leave, run one after the other in single precision."""
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 2
-    names: dict = {"__name__": "readme"}
-    folder = tmp_path_factory.mktemp("readme")
+def run(path, folder) -> dict:
+    """The names that all blocks of a page leave, run one after the other in single precision."""
+    names: dict = {"__name__": path.stem}
     with as_users_run(), unchecked(), contextlib.chdir(folder):
         jax.config.update("jax_enable_x64", False)
-        for block in blocks:
+        for block in re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
             exec(block, names)
-        names["loaded"] = eqprop.load("digits.npz")
+        if path.stem == "README":
+            names["loaded"] = eqprop.load("digits.npz")
     return names
+
+
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory):
+    return run(ROOT / "README.md", tmp_path_factory.mktemp("readme"))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    return run(ROOT / "docs" / "own.md", tmp_path_factory.mktemp("own"))
 
 
 def test_the_network_learns_and_settles(readme):
@@ -43,18 +49,35 @@ def test_the_network_learns_and_settles(readme):
     assert eqx.tree_equal(readme["loaded"], history.model)
 
 
-def test_its_equilibrium_has_gradients_all_the_way(readme):
+def test_a_network_relaxation_and_defect_of_ones_own(own):
+    """The ring's fixed point solves its equations, whichever relaxation finds it; the teaching signal is that of the
+    loss; the reading takes up a part of a neighbour."""
+    ring, out = own["ring"], np.asarray(own["state"]["out"])
+    rates = np.tanh(out)
+    expected = 0.4 * np.roll(rates, 1) + 0.3 * np.roll(rates, -1) + np.ones(4) @ np.asarray(ring.into)
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+    assert own["solution"].result == eqprop.RESULTS.successful
+    np.testing.assert_allclose(own["solution"].state["out"], out, atol=1e-4)
+    slope = 1 / (1 + np.exp(-(1 + rates - rates[3])))
+    slope[3] -= slope.sum()
+    np.testing.assert_allclose(own["teaching"]["out"], slope, atol=1e-4)
+    reading = own["Crosstalk"]()({"out": jnp.array([1.0, 0.0, 0.0])}, phase=0, chip=None, run=None)
+    np.testing.assert_allclose(reading["out"], [1.0, 0.05, 0.0], atol=1e-7)
+    assert own["device"].reciprocity == "none"
+
+
+def test_its_equilibrium_has_gradients_all_the_way(own):
     """Of encoder, network and head."""
-    leaves = jax.tree.leaves(eqx.filter(readme["gradients"], eqx.is_inexact_array))
+    leaves = jax.tree.leaves(eqx.filter(own["gradients"], eqx.is_inexact_array))
     assert all(jnp.all(jnp.isfinite(leaf)) and jnp.any(leaf != 0) for leaf in leaves if leaf.ndim == 2)
 
 
-def test_its_estimator_is_a_centred_nudge(readme):
+def test_its_estimator_is_a_centred_nudge(own):
     """Two steps of training with either end at the same parameters, with as many steps of relaxation."""
     p, relaxation = problem("asymmetric"), eqprop.Sweep(tol=1e-9)
     ends = []
     for estimator in (
-        readme["TwoPoint"](relaxation=relaxation, beta=0.1),
+        own["TwoPoint"](relaxation=relaxation, beta=0.1),
         eqprop.FiniteNudge(stencil=eqprop.centred(0.1), relaxation=relaxation),
     ):
         trainer = eqprop.Trainer(relaxation, estimator, optax.sgd(0.1))
@@ -67,10 +90,10 @@ def test_its_estimator_is_a_centred_nudge(readme):
     np.testing.assert_allclose(ends[0][1]["nudged_steps"], ends[1][1]["nudged_steps"])
 
 
-def test_its_estimator_reports_either_phase(readme):
+def test_its_estimator_reports_either_phase(own):
     """A nudge that does not settle leaves the example out."""
     p, relaxation = problem("asymmetric"), eqprop.Sweep(tol=1e-9)
-    short = readme["TwoPoint"](relaxation=eqprop.Sweep(tol=1e-9, max_steps=2), beta=0.1)
+    short = own["TwoPoint"](relaxation=eqprop.Sweep(tol=1e-9, max_steps=2), beta=0.1)
     trainer = eqprop.Trainer(relaxation, short, optax.sgd(0.1))
     state, metrics = eqx.filter_jit(trainer.step)(trainer.init(p.model, key=jax.random.key(0)), (p.x, p.y))
     assert metrics["usable_fraction"] == 0.0 and gap(state.model, p.model) == 0.0
