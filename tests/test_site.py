@@ -142,8 +142,6 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Others have tests of what their code does.
 TESTED = ("README", "networks", "own")
 RUN_HERE = [path for path in PAGES if PYTHON.search(path.read_text()) and path.stem not in TESTED]
-    path for path in PAGES if PYTHON.search(path.read_text()) and path.stem not in ("README", "networks", "own")
-]
 
 
 def write_data(folder: Path) -> None:
