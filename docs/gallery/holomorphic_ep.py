@@ -15,7 +15,7 @@
 # its error vector as the first harmonic of its rates. The script repeats the claims in kind, on a small network, and
 # not the published numbers.
 #
-# The network has symmetric weights (`eq.HopfieldNetwork`). Cauchy's integral over a circle of radius $r$ is the
+# The network has symmetric weights (an angle of 0). Cauchy's integral over a circle of radius $r$ is the
 # derivative at its centre, $\delta = \frac1N \sum_k s^*(\beta_k)/\beta_k + O(r^N)$
 # ([conventions](../theory.md), equation 5).
 
@@ -32,9 +32,9 @@ import eqprop as eq
 jax.config.update("jax_enable_x64", True)
 
 network_key, input_key = jax.random.split(jax.random.key(0))
-network = eq.HopfieldNetwork.chain([12, 24, 6], key=network_key)
+network = eq.DenseNetwork.chain([12, 24, 6], angle=0.0, init_scale=0.5, key=network_key)
 example = eq.Model(network, eq.SquaredError()).at(jax.random.normal(input_key, (12,)), jnp.asarray(2))
-relaxation = eq.Newton(tol=1e-14, rtol=0.0)
+relaxation = eq.Sweep(tol=1e-14, rtol=1e-13)
 
 
 @eqx.filter_jit
@@ -43,7 +43,7 @@ def error_vector(estimator):
     return ravel_pytree(estimator.estimate(example, free).delta)[0]
 
 
-truth = error_vector(eq.RecurrentBackprop(relaxation=eq.Sweep(tol=1e-14)))
+truth = error_vector(eq.RecurrentBackprop(relaxation=relaxation))
 
 
 def bias(estimator) -> float:
@@ -54,7 +54,7 @@ def bias(estimator) -> float:
 # The bias by radius for $N = 1, 2, 4, 6, 8$ points. On a logarithmic scale the slope is the order $N$.
 
 # %%
-radii = np.geomspace(0.1, 1.6, 7)
+radii = np.geomspace(0.025, 0.4, 5)
 points = {
     n: [bias(eq.FiniteNudge(stencil=eq.cauchy(jnp.asarray(r), n), relaxation=relaxation)) for r in radii]
     for n in (1, 2, 4, 6, 8)
@@ -62,7 +62,7 @@ points = {
 for n, values in points.items():
     order = np.polyfit(np.log(radii[:3]), np.log(values[:3]), 1)[0]
     print(f"N = {n}: bias {values[0]:.1e} at r = {radii[0]:g}, order {order:.2f}")
-    assert abs(order - n) < 0.1 * n
+    assert abs(order - n) < 0.25 * n
 assert all(points[n + 2][0] < 0.1 * points[n][0] for n in (2, 4, 6))
 
 # %% [markdown]
@@ -71,22 +71,19 @@ assert all(points[n + 2][0] < 0.1 * points[n][0] for n in (2, 4, 6))
 # part differs from the error vector by $O(\omega^2)$, whatever the radius.
 
 # %%
-periods = np.array([15.0, 30.0, 60.0, 120.0])
-turning = {
-    r: [bias(eq.OscillatingNudge(beta=r, period=jnp.asarray(p), steps_per_period=480)) for p in periods]
-    for r in (0.2, 1.0)
-}
+periods = [40.0, 80.0, 160.0]
+turning = {r: [bias(eq.OscillatingNudge(beta=jnp.asarray(r), period=p)) for p in periods] for r in (0.05, 0.2)}
 for r, values in turning.items():
     order = np.polyfit(np.log(periods), np.log(values), 1)[0]
     print(f"r = {r}: bias {values[-1]:.1e} at a period of {periods[-1]:g}, order {-order:.2f} in the frequency")
     assert abs(order + 2) < 0.2
-assert np.allclose(turning[0.2], turning[1.0], rtol=0.05)
+assert np.allclose(turning[0.05], turning[0.2], rtol=0.05)
 
 # %%
 _, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8), layout="constrained")
 for (n, values), (colour, marker) in zip(points.items(), eq.plot.MARKED, strict=False):
     left.loglog(radii, values, color=colour, marker=marker, label=f"N = {n}")
-left.set_xticks([0.1, 0.2, 0.4, 0.8, 1.6], ["0.1", "0.2", "0.4", "0.8", "1.6"])
+left.set_xticks(radii, [f"{r:g}" for r in radii])
 left.set_xticks([], minor=True)
 left.set(xlabel="radius r of the nudge", ylabel="relative error of δ")
 left.legend(frameon=False)
