@@ -77,7 +77,9 @@ trainer = eq.Trainer(newton, eq.FiniteNudge(stencil=eq.centred(1e-3), relaxation
 def propagated(network, x, y):
     """The gradient of equilibrium propagation."""
     model = eq.Model(network, eq.SquaredError(regression=True))
-    return trainer.gradient(model, (x, y), key=jax.random.key(0))[0].network.conductances
+    gradient = trainer.gradient(model, (x, y), key=jax.random.key(0))[0].network
+    assert isinstance(gradient, eq.substrate.ResistorGraph)
+    return gradient.conductances
 
 
 @eqx.filter_jit
@@ -123,8 +125,8 @@ assert one_output > 0.9999 and matched > 0.9999 and two_outputs < 0.999
 # %%
 rules = {
     "EP": propagated,
-    "coupled learning, weak clamp": lambda *batch: coupled(*batch, eta),
-    "coupled learning, full clamp": lambda *batch: coupled(*batch, jnp.asarray(1.0)),
+    "coupled learning, weak clamp": lambda network, x, y: coupled(network, x, y, eta),
+    "coupled learning, full clamp": lambda network, x, y: coupled(network, x, y, jnp.asarray(1.0)),
 }
 _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 for (name, rule), colour in zip(rules.items(), eq.plot.COLOURS, strict=False):

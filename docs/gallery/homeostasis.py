@@ -26,16 +26,16 @@ import matplotlib.pyplot as plt
 import optax
 
 import eqprop as eq
-from eqprop.data import digits, hold_out
+from eqprop.data import digits
 
 network_key, readout_key, fit_key, probe_key = jax.random.split(jax.random.key(0), 4)
 model = eq.Model(
     eq.DenseNetwork.chain([64, 64, 48, 32], angle=90.0, key=network_key), eq.SoftmaxReadout(32, 10, key=readout_key)
 )
-data = hold_out(digits(), 0.1, seed=0)
-probe = jnp.asarray(data.validation.images) / 16.0, jnp.asarray(data.validation.labels)
+data = digits()
+probe = jnp.asarray(data.test.images[:144]) / 16.0, jnp.asarray(data.test.labels[:144])
 relaxation = eq.Sweep(tol=1e-4, max_steps=200)
-nudge = eq.FiniteNudge(stencil=eq.cauchy(0.4, 4), relaxation=relaxation, norm_bound=1.0)
+nudge = eq.FiniteNudge(stencil=eq.centred(0.2), relaxation=relaxation, norm_bound=1.0)
 
 
 measure = eqx.filter_jit(lambda trainer, model, batch: trainer.alignment(model, batch, key=probe_key))
@@ -58,8 +58,9 @@ for coefficient in (0.0, 1.0, 20.0):
     )
 
 # %% [markdown]
-# Homeostasis is the only difference, and the order is the same for all three numbers: less asymmetry, a larger cosine,
-# and here a higher accuracy too. [The studies](../results/README.md) say in which networks accuracy does not follow.
+# Homeostasis is the only difference. The more of it, the less asymmetry and the larger the cosine. Accuracy is higher
+# with it than without, in this network. [The studies](../results/README.md) say in which networks accuracy does not
+# follow.
 
 # %%
 asymmetry, cosine = (
@@ -68,7 +69,7 @@ asymmetry, cosine = (
 )
 assert asymmetry[0.0][-1] > 0.35 > asymmetry[1.0][-1] > asymmetry[20.0][-1] and asymmetry[20.0][-1] < 0.1
 assert cosine[0.0][-1] < 0.5 < cosine[1.0][-1] < cosine[20.0][-1] and cosine[20.0][-1] > 0.95
-assert accuracy[0.0] < accuracy[20.0]
+assert accuracy[0.0] < min(accuracy[1.0], accuracy[20.0])
 
 _, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
 for coefficient, (colour, marker) in zip(curves, eq.plot.MARKED, strict=False):

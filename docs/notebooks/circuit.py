@@ -98,11 +98,13 @@ for inputs, state, target in zip(x, states, y, strict=True):
 # (`op`) and a table of node voltages. The conductances of the netlist are those that were learned.
 
 # %%
-names = netlist.nodes(history.model.network)
+learned = history.model.network
+assert isinstance(learned, ResistiveNetwork)
+names = netlist.nodes(learned)
 decks = []
 for inputs, target in zip(x, y, strict=True):
-    elements = netlist.circuit(history.model.network, inputs, target)
-    decks.append(netlist.deck(history.model.network, elements, ["op", netlist.save("volts.txt", names)]))
+    elements = netlist.circuit(learned, inputs, target)
+    decks.append(netlist.deck(learned, elements, ["op", netlist.save("volts.txt", names)]))
 lines = decks[1].splitlines()
 print(f"{len(lines)} lines, among them:")
 shown = [
