@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Inexact, PyTree, Scalar, Shaped
 
 from eqprop import _tree
@@ -95,9 +96,10 @@ def checked(model: Model, batch: Batch) -> Batch:
     if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and _tree.is_concrete(y):
         initial = lambda m, x: m.readout.predict(m.network.rates(m.network.at(x).initial_state()))
         classes = eqx.filter_eval_shape(initial, model, x[0]).size
-        if not 0 <= int(y.min()) <= int(y.max()) < classes:
+        seen = np.asarray(y)  # with NumPy: JAX would trace the minimum of a batch that a compiled function closes over
+        if not 0 <= seen.min() <= seen.max() < classes:
             raise ValueError(
-                f"The classes of a batch go from {int(y.min())} to {int(y.max())}, but the readout has {classes}: "
+                f"The classes of a batch go from {seen.min()} to {seen.max()}, but the readout has {classes}: "
                 f"expected whole numbers from 0 to {classes - 1}. Count them from 0, or change the readout."
             )
     return x, y

@@ -13,6 +13,9 @@ from eqprop.substrate import Diodes, Mismatch, ResistiveNetwork, Substrate
 from helpers import finite_differences, flat, gap, relative_error
 
 NEWTON = Newton(tol=1e-15, max_steps=100)
+TANGENT = eqprop.TangentResponse(relaxation=NEWTON)
+NUDGE = eqprop.FiniteNudge(stencil=eqprop.chebyshev(0.02, 4), relaxation=NEWTON)
+RBP = eqprop.RecurrentBackprop(relaxation=NEWTON)
 X, Y = jnp.asarray([0.8, -0.5, 0.3]), jnp.asarray([0.3, -0.2])
 
 
@@ -75,18 +78,18 @@ def test_two_terminal_devices_are_reciprocal():
 
 
 def test_amplifiers_are_a_gauge():
-    """The true error is `A A′` times that of equilibrium propagation, layer by layer back from the output."""
+    """The true error is `A A′` times that of equilibrium propagation, layer by layer back from the output, and the
+    metric of the network knows it: nudges are exact."""
     model = made(forward_gain=4.0, backward_gain=4.4)
     _, J, g = linearised(model)
     ratio = jnp.linalg.solve(J.T, g) / jnp.linalg.solve(J, g)
     # The ratio of the output is one; J is diagonally similar to a symmetric matrix with weights (A A′) per layer.
     expected = jnp.concatenate([jnp.full(5, 17.6**2), jnp.full(4, 17.6), jnp.ones(2)])
     assert gap(ratio / expected, jnp.ones(11)) < 1e-11
-
-
-TANGENT = eqprop.TangentResponse(relaxation=NEWTON)
-NUDGE = eqprop.FiniteNudge(stencil=eqprop.chebyshev(0.02, 4), relaxation=NEWTON)
-RBP = eqprop.RecurrentBackprop(relaxation=NEWTON)
+    example, free = model.at(X, Y), settle(model)
+    tangent, true = (estimator.estimate(example, free).delta for estimator in (TANGENT, RBP))
+    assert relative_error(flat(tangent), flat(true)) < 1e-11
+    assert made().network.metric is None
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,14 @@ def test_classes_out_of_range_are_counted_and_left_out_in_compiled_functions():
         np.testing.assert_allclose(some[name], np.mean([one[name] for one in each]), rtol=1e-9)
 
 
+def test_a_compiled_function_may_close_over_a_batch():
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
+    batch = p.x, jnp.asarray([0, 1, 2])
+    found = eqx.filter_jit(lambda model: trainer.evaluate(model, batch))(p.model)
+    np.testing.assert_allclose(found["loss"], trainer.evaluate(p.model, batch)["loss"], rtol=1e-12)
+
+
 def test_an_empty_batch_is_refused():
     p = problem("asymmetric")
     trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))

@@ -47,17 +47,10 @@ jax.config.update("jax_enable_x64", True)  # the currents of diodes are exponent
 #
 # A resistor serves both directions, and a circuit of resistors and diodes has a symmetric Jacobian whatever their
 # values. The amplifiers make the way back weaker by a known factor, the product of their gains. This is a metric
-# ([conventions](../theory.md)): a network that states it gets exact gradients from plain nudges.
-
+# ([conventions](../theory.md)): the network knows it, and gets exact gradients from plain nudges.
 
 # %%
-class Amplified(ResistiveNetwork):
-    @property
-    def metric(self):
-        return {"l1": 1.0, "out": 1 / (self.forward_gain * self.backward_gain)}
-
-
-network = Amplified(
+network = ResistiveNetwork(
     [2, 16, 1], volts=2.0, forward_gain=4.0, backward_gain=4.0, diodes=Diodes(law="ngspice"), key=jax.random.key(0)
 )
 model = eq.Model(network, eq.SquaredError(regression=True))
@@ -156,7 +149,7 @@ plt.show()
 #
 # ## Try
 #
-# - Leave the property `metric` out, and look at the cosine and at the loss.
+# - Set both gains to 1, and look at the loss.
 # - Nudge in ngspice: add `alter Vbeta dc = 0.05` before `op`. The difference of the voltages, divided by the strength,
 #   is the error vector.
 # - Write the netlist to a file and open it in another simulator.

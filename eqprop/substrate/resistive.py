@@ -61,7 +61,8 @@ class ResistiveNetwork(AbstractNetwork):
 
     One resistor serves both directions, so that `A = Aᵀ` whatever the values: equilibrium propagation is exact. Two
     things break it. **Amplifiers** between layers (Kendall et al. 2020): the next layer sees `forward_gain · v`, and
-    this one `1/backward_gain` of the current that the next one draws; a gauge. **Transconductors** `t`, voltage-
+    this one `1/backward_gain` of the current that the next one draws; a known factor a layer, the `metric`, makes
+    nudges exact again. **Transconductors** `t`, voltage-
     controlled current sources from every node of a layer to every one of its neighbours, each direction its own.
 
     Inputs are voltage sources, `x`, `−x` and `± 1`, times `volts`, so that conductances need no sign: `g = |kernel|`,
@@ -126,6 +127,12 @@ class ResistiveNetwork(AbstractNetwork):
     def holomorphic(self) -> bool:  # pyright: ignore
         """Whether the law of the diodes is analytic; that of ngspice compares voltages."""
         return self.diodes.law == "shockley"
+
+    @property
+    def metric(self) -> dict[str, float] | None:
+        """Amplifiers weigh a layer by the gains below it: `m = (forward_gain · backward_gain)^(−level)`."""
+        ratio = self.forward_gain * self.backward_gain
+        return None if ratio == 1 else {name: ratio**-level for level, name in enumerate(self.names)}
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from eqprop.run import train
-from eqprop.run.compose import compose, own_folder, quoted
+from eqprop.run.compose import CONFIGS, compose, own_folder, quoted
 from eqprop.run.errors import UsageError
 from eqprop.run.overrides import check_overrides, repaired
 from eqprop.run.provenance import changes, checkout, surroundings
@@ -44,7 +44,7 @@ Keys, with their defaults:
   workers=null    runs at a time, a process each; null: one for every core, and at most two
   rerun=false     train again what is recorded
   redraw=false    page and figures from the records alone; nothing is run
-  results=null    where pages and records go; null: docs/results of the checkout, else ./results
+  results=null    where pages and records go; null: docs/results of a checkout for its own studies, else ./results
   root=outputs    where run folders go
   dirty=false     record runs of uncommitted code among the committed results; the page marks them
   label.DATA      what tables call a data set whose files differ from the original
@@ -83,8 +83,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def folder_of(name: str, options: Options) -> Path:
-    """Where page, figures and records of a study lie."""
-    root = checkout()
+    """Where page, figures and records of a study lie: among the committed results only if the study is the package's."""
+    root = checkout() if (CONFIGS / "study" / f"{name}.yaml").is_file() else None
     results = Path(options.results).expanduser() if options.results else (root or Path()) / RESULTS[root is None]
     return results / name / options.scale
 
