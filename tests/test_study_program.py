@@ -179,6 +179,7 @@ def test_redrawing_needs_records_and_runs_nothing(asked, tmp_path, capsys):
 def test_uncommitted_code_makes_no_committed_results(asked, tmp_path, monkeypatch, capsys):
     write_study(tmp_path / "configs", **ONE)
     monkeypatch.setattr(program, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(program, "CONFIGS", tmp_path / "configs")
     monkeypatch.setattr(program, "changes", lambda: "0123456789ab")
     with pytest.raises(SystemExit) as end:
         cli.main(["study", "made", "scale=quick"])
@@ -195,10 +196,12 @@ def test_uncommitted_code_makes_no_committed_results(asked, tmp_path, monkeypatc
 
 
 def test_results_go_to_the_checkout_or_to_the_working_directory(tmp_path, monkeypatch):
+    """A study of the user's own is none of the checkout's."""
     monkeypatch.setattr(program, "checkout", lambda: tmp_path)
-    assert program.folder_of("a", Options("full")) == tmp_path / "docs/results/a/full"
+    assert program.folder_of("table1", Options("full")) == tmp_path / "docs/results/table1/full"
+    assert program.folder_of("mine", Options("full")) == Path("results/mine/full")
     monkeypatch.setattr(program, "checkout", lambda: None)
-    assert program.folder_of("a", Options("full")) == Path("results/a/full")
+    assert program.folder_of("table1", Options("full")) == Path("results/table1/full")
     assert program.folder_of("a", Options("full", results="b")) == Path("b/a/full")
 
 
