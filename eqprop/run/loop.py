@@ -117,7 +117,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
         folder.save(task.placement.gather((state, sums)), {**head, "seconds": time.monotonic() - clock}, best=best)
         saved = time.monotonic()
 
-    with interruptible() as request:
+    with interruptible() as request, progress:
         for epoch in range(reached, cfg.epochs):
             number = first
             for images, labels, count in stacked(task.batches.epoch(epoch, start=first), calls):

@@ -1,40 +1,57 @@
-"""What a person sees of a run: a live line on a terminal, a plain line an epoch elsewhere."""
+"""What a person sees of a run: a bar and live numbers on a terminal, a plain line an epoch everywhere."""
 
 import sys
 import time
-from typing import TextIO
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress as Bars, TextColumn
 
 
 class Progress:
-    """Reports of a training loop. On a terminal the present epoch is redrawn in place, a few times a second."""
+    """Reports of a training loop, as a context: where there is a terminal, a bar below them moves until it ends."""
 
-    def __init__(self, epochs: int, batches: int, batch_size: int, *, done: int = 0, stream: TextIO | None = None):
+    def __init__(self, epochs: int, batches: int, batch_size: int, *, done: int = 0):
         """**Arguments:** `done`, the batches that an earlier, interrupted process has done."""
-        self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
+        self._console = Console(file=sys.stdout, highlight=False)
+        self._live = sys.stdout.isatty()
         self._epochs, self._batches, self._batch_size = epochs, batches, batch_size
         self._first, self._start, self._drawn = done, time.monotonic(), 0.0
+        columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(24), TextColumn("{task.fields[numbers]}")
+        # Redrawn from the loop alone: asking for the numbers makes the device wait.
+        self._bars = Bars(*columns, console=self._console, transient=True, auto_refresh=False, disable=not self._live)
+        self._bar = self._bars.add_task("", total=epochs * batches, completed=done, epoch="", numbers="compiling")
+
+    def __enter__(self) -> "Progress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        del kind, error, at
+        self._bars.stop()
 
     def due(self) -> bool:
-        """Whether the live line should be redrawn; asking for its numbers makes the device wait."""
+        """Whether the bar should be redrawn; asking for its numbers makes the device wait."""
         return self._live and time.monotonic() - self._drawn > 0.25
 
     def update(self, epoch: int, batch: int, metrics: dict[str, float]) -> None:
-        """Redraw the live line."""
+        """Redraw the bar."""
         self._drawn = time.monotonic()
         done = epoch * self._batches + batch
-        line = f"epoch {epoch + 1}/{self._epochs}  {batch}/{self._batches}  {_numbers(metrics)}  {self._pace(done)}"
-        self._write("\r" + line[:159].ljust(159))
+        fields: dict[str, Any] = {"epoch": f"{epoch + 1}/{self._epochs}"}
+        fields["numbers"] = escape(f"{_numbers(metrics)}  {self._pace(done)}")
+        self._bars.update(self._bar, completed=done, refresh=True, **fields)
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """One finished epoch, on a line that stays."""
-        pace = self._pace((epoch + 1) * self._batches)
-        line = f"epoch {epoch + 1}/{self._epochs}  {_numbers(metrics)}  {pace}"
-        self.say(line)
+        self.say(f"epoch {epoch + 1}/{self._epochs}  {_numbers(metrics)}  {self._pace((epoch + 1) * self._batches)}")
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._write("\r" + line.ljust(159) + "\n" if self._live else line + "\n")
+        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.file.flush()
 
     def _pace(self, done: int) -> str:
         elapsed, fresh = time.monotonic() - self._start, done - self._first
@@ -42,10 +59,6 @@ class Progress:
             return ""
         left = elapsed / fresh * (self._epochs * self._batches - done)
         return f"{fresh * self._batch_size / elapsed:,.0f} images/s  {_clock(left)} left"
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
 
 
 _SHOWN = (

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def folder_of(name: str, options: Options) -> Path:
-    """Where page, figures and records of a study lie: among the committed results only if the study is the package's."""
+    """Where page, figures and records of a study lie: among committed results if the study is the package's."""
     root = checkout() if (CONFIGS / "study" / f"{name}.yaml").is_file() else None
     results = Path(options.results).expanduser() if options.results else (root or Path()) / RESULTS[root is None]
     return results / name / options.scale
