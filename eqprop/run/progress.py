@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress as Bars, TextColumn
+from rich.table import Column
 
 
 class Progress:
@@ -19,7 +20,9 @@ class Progress:
         self._live = sys.stdout.isatty()
         self._epochs, self._batches, self._batch_size = epochs, batches, batch_size
         self._first, self._start, self._drawn = done, time.monotonic(), 0.0
-        columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(24), TextColumn("{task.fields[numbers]}")
+        # A narrow terminal cuts the numbers off, and never the epoch.
+        count = TextColumn("epoch {task.fields[epoch]}", table_column=Column(min_width=6 + len(f"{epochs}/{epochs}")))
+        columns = count, BarColumn(10), TextColumn("{task.fields[numbers]}")
         # Redrawn from the loop alone: asking for the numbers makes the device wait.
         self._bars = Bars(*columns, console=self._console, transient=True, auto_refresh=False, disable=not self._live)
         self._bar = self._bars.add_task("", total=epochs * batches, completed=done, epoch="", numbers="compiling")
@@ -41,7 +44,7 @@ class Progress:
         self._drawn = time.monotonic()
         done = epoch * self._batches + batch
         fields: dict[str, Any] = {"epoch": f"{epoch + 1}/{self._epochs}"}
-        fields["numbers"] = escape(f"{_numbers(metrics)}  {self._pace(done)}")
+        fields["numbers"] = escape(f"{self._pace(done)}  {_numbers(metrics)}")
         self._bars.update(self._bar, completed=done, refresh=True, **fields)
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
