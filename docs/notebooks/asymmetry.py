@@ -61,7 +61,7 @@ def untrained(angle, feedback_gain):
 
 
 relaxation = eq.Sweep(tol=1e-4, max_steps=100)
-nudges = eq.FiniteNudge(eq.centred(0.2), relaxation, norm_bound=1.0)
+nudges = eq.FiniteNudge(stencil=eq.centred(0.2), relaxation=relaxation, norm_bound=1.0)
 settle = eq.Picard(tol=1e-5, rtol=1e-4, damping=0.5, max_steps=2000)
 
 audit = eqx.filter_jit(eq.audit)
@@ -154,7 +154,7 @@ assert abs(by_hand / by_audit - 1) < 1e-3
 # to the true ones, layer by layer.
 
 # %%
-asymmetric = eq.AsymmetricNudge(eq.centred(0.2), relaxation, norm_bound=1.0)
+asymmetric = eq.AsymmetricNudge(stencil=eq.centred(0.2), relaxation=relaxation, norm_bound=1.0)
 
 
 @eqx.filter_jit
@@ -164,7 +164,7 @@ def measure(model, x, y):
     def one(x, y):
         example = model.at(x, y)
         free = relaxation(example.field.drift, example.field.initial_state(), blocks=example.blocks)
-        true = eq.RecurrentBackprop(relaxation).estimate(example, free)
+        true = eq.RecurrentBackprop(relaxation=relaxation).estimate(example, free)
         ended, cosines = [free.result, true.result], {}
         for name, estimator in (("nudges", nudges), ("AsymEP", asymmetric)):
             error = estimator.estimate(example, free)
@@ -298,7 +298,7 @@ assert weak["same updates"][1]["hidden"] < weak["homeostasis"][1]["hidden"]
 # - Put `decay=2.0` or `decay=0.3`. When do same updates align, and what does the decay cost?
 # - Train the network of the audit from `untrained(0.0, 1.0)`. Do tied weights stay tied under Adam, without
 #   homeostasis?
-# - Replace `nudges` in `trained` by `eq.RecurrentBackprop(relaxation, norm_bound=1.0)`, the true gradient.
+# - Replace `nudges` in `trained` by `eq.RecurrentBackprop(relaxation=relaxation, norm_bound=1.0)`, the true gradient.
 #
 # Next: [networks on their way to a fixed point](settling.py). The metric of weak feedback and the penalty are on [the
 # theory page](../theory.md).

@@ -71,7 +71,7 @@ model = eq.Model(
 relaxation = eq.Sweep(tol=1e-4, max_steps=200)
 trainer = eq.Trainer(
     relaxation=relaxation,
-    estimator=eq.FiniteNudge(eq.cauchy(beta=0.4, num_points=4), relaxation, norm_bound=1.0),
+    estimator=eq.FiniteNudge(stencil=eq.cauchy(beta=0.4, num_points=4), relaxation=relaxation, norm_bound=1.0),
     homeostasis=eq.ExactHomeostasis(coefficient=50.0),
     optimiser=optax.adam(3e-3),
 )
@@ -227,7 +227,7 @@ assert nudged[1][1]["l1"][-1] < 0.5 * nudged[1][1]["out"][-1]
 def error_vectors(model, x, y):
     def one(x, y):
         example, free = free_phase(model, x, y)
-        estimators = trainer.estimator, eq.RecurrentBackprop(relaxation, norm_bound=1.0)
+        estimators = trainer.estimator, eq.RecurrentBackprop(relaxation=relaxation, norm_bound=1.0)
         return [each.respond(example, free).payload for each in estimators]
 
     return jax.vmap(one)(x, y)
@@ -291,8 +291,8 @@ assert np.array_equal(predict(again, test[0]), predicted)
 #
 # - Leave homeostasis out (`homeostasis=None`). Where does the cosine of the hidden layer end, and where does
 #   accuracy?
-# - Put `estimator=eq.RecurrentBackprop(relaxation, norm_bound=1.0)`. This is the true gradient: how much does it
-#   gain?
+# - Put `estimator=eq.RecurrentBackprop(relaxation=relaxation, norm_bound=1.0)`. This is the true gradient: how much
+#   does it gain?
 # - Give `fit` a folder, stop it in an epoch, and run the cell again. It goes on where it was.
 #
 # Next: [what a finite nudge costs](finite_nudges.py). All networks and tasks are on [their page](../networks.md),

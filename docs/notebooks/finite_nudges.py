@@ -183,7 +183,7 @@ def nudge_errors(model, x, y, radii, reference, stencil, relaxation):
     free = relaxation(example.field.drift, example.field.initial_state())
 
     def one(radius):
-        error = eq.FiniteNudge(stencil(radius), relaxation).estimate(example, free)
+        error = eq.FiniteNudge(stencil=stencil(radius), relaxation=relaxation).estimate(example, free)
         difference = jax.tree.map(lambda a, b: a - b, error.delta, reference)
         return length(difference) / length(reference), error.result == eq.RESULTS.successful
 
@@ -194,7 +194,7 @@ def nudge_errors(model, x, y, radii, reference, stencil, relaxation):
 def tangent_response(model, x, y):
     example = model.at(x, y)
     free = relaxation(example.field.drift, example.field.initial_state())
-    return eq.TangentResponse(relaxation).estimate(example, free).delta
+    return eq.TangentResponse(relaxation=relaxation).estimate(example, free).delta
 
 
 x, target = inputs[0], targets[0]
@@ -249,7 +249,7 @@ _ = eq.plot.circle(model, x, target, radius=0.6, relaxation=relaxation)
 # it. The errors above give nearly the same number: from $N = 4$ to $N = 8$ the error falls by $(r/R)^4$.
 
 # %%
-estimator = eq.FiniteNudge(eq.cauchy(0.4, 4), relaxation)
+estimator = eq.FiniteNudge(stencil=eq.cauchy(0.4, 4), relaxation=relaxation)
 report = eqx.filter_jit(eq.audit)(model, inputs, targets, estimator=estimator, relaxation=relaxation)
 print(report)
 for message in report.warnings():

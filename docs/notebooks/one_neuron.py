@@ -238,9 +238,9 @@ print(f"{int(solution.num_steps)} steps, residual {float(solution.residual):.1e}
 np.testing.assert_allclose(float(example.field.rates(solution.state)["out"][0]), s_free, atol=1e-11)
 
 estimators = {
-    "contrast, β = 0.1": eq.FiniteNudge(eq.centred(beta), relaxation),
-    "infinitesimal nudge": eq.TangentResponse(relaxation),
-    "RBP, the true error": eq.RecurrentBackprop(relaxation),
+    "contrast, β = 0.1": eq.FiniteNudge(stencil=eq.centred(beta), relaxation=relaxation),
+    "infinitesimal nudge": eq.TangentResponse(relaxation=relaxation),
+    "RBP, the true error": eq.RecurrentBackprop(relaxation=relaxation),
 }
 errors = {name: float(each.estimate(example, solution).delta["out"][0]) for name, each in estimators.items()}
 for name, error in errors.items():
@@ -387,10 +387,10 @@ solution = relaxation(example.field.drift, example.field.initial_state())
 
 ep, rbp, _ = closed_form(b)
 for estimator, expected in (
-    (eq.TangentResponse(relaxation), ep),
-    (eq.RecurrentBackprop(relaxation), rbp),
-    (eq.FiniteNudge(eq.centred(0.01), relaxation), contrast_two(b)),
-    (eq.AsymmetricNudge(eq.cauchy(0.05, 8), relaxation), rbp),
+    (eq.TangentResponse(relaxation=relaxation), ep),
+    (eq.RecurrentBackprop(relaxation=relaxation), rbp),
+    (eq.FiniteNudge(stencil=eq.centred(0.01), relaxation=relaxation), contrast_two(b)),
+    (eq.AsymmetricNudge(stencil=eq.cauchy(0.05, 8), relaxation=relaxation), rbp),
 ):
     delta = estimator.estimate(example, solution).delta
     values = np.array([float(delta["hidden"][0]), float(delta["out"][0])])
@@ -421,7 +421,7 @@ kernels[("out", "hidden")] = jnp.array([[a]])  # the gain multiplies it: b = γ 
 weak = eqx.tree_at(lambda n: (n.kernels, n.biases["out"]), weak, (kernels, jnp.array([currents[1]])))
 example = eq.Model(weak, eq.SquaredError()).at(jnp.array([currents[0], 0.0]), jnp.array([y]))
 again = relaxation(example.field.drift, example.field.initial_state())
-delta = eq.TangentResponse(relaxation).estimate(example, again).delta
+delta = eq.TangentResponse(relaxation=relaxation).estimate(example, again).delta
 assert float(jnp.abs(again.state["hidden"] - solution.state["hidden"])[0]) < 1e-11, "it is the same network"
 np.testing.assert_allclose([float(delta["hidden"][0]), float(delta["out"][0])], rbp, atol=1e-9)
 print(f"hidden error in the scale of the true gradient {float(delta['hidden'][0]):.6f}, the truth {rbp[0]:.6f}")

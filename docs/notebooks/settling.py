@@ -283,7 +283,7 @@ lines = [
     panels[2].plot([], [], dash, color=colour, label=name)[0]
     for name, colour, dash in zip(layers, (BLUE, GREEN, PINK, ORANGE), (":", "-.", "--", "-"), strict=True)
 ]
-panels[2].set(xlabel="time constants since the nudge", ylabel="distance ‖Δs‖")
+panels[2].set(xlabel="time since the nudge", ylabel="distance ‖Δs‖")
 panels[2].set(xlim=(0, 7), ylim=(0, 1.1 * shift[18:].max()))
 panels[2].legend(frameon=False, fontsize="small", loc="center right")
 
