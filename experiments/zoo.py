@@ -36,7 +36,8 @@ ENTRIES = {
         "Two convolutional layers with softmax pooling on Fashion-MNIST, from independent feedback kernels.",
         [
             *("data=fashion_mnist", "network=conv_narrow", "network.channels=[8,16]", "stencil=centred"),
-            *("homeostasis=skew", "homeostasis.share=0.2", "epochs=3", "batch_size=100"),
+            *("homeostasis=skew", "homeostasis.share=0.2", "epochs=2", "batch_size=100"),
+            "data.train_examples=20000",,
         ],
     ),
 }
