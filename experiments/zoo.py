@@ -37,7 +37,7 @@ ENTRIES = {
         [
             *("data=fashion_mnist", "network=conv_narrow", "network.channels=[8,16]", "stencil=centred"),
             *("homeostasis=skew", "homeostasis.share=0.2", "epochs=2", "batch_size=100"),
-            "data.train_examples=20000",,
+            "data.train_examples=20000",
         ],
     ),
 }
