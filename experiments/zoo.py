@@ -66,19 +66,17 @@ all of them again. Each is one seed, measured once on the test images. They are 
 """
 
 
-def train(name: str, root: Path) -> None:
-    """Run, and keep the network with its card."""
+def keep(name: str, root: Path) -> None:
+    """The network of a finished run, with its card."""
     about, words = ENTRIES[name]
-    words = [*words, f"run.root={root}"]
-    subprocess.run([sys.executable, "-m", "eqprop", "train", *words], check=True)
-    cfg = compose(words, "train")
+    cfg = compose([*words, f"run.root={root}"], "train")
     folder = run_path(cfg)
     runtime.configure(cfg)
     model, _ = model_of(cfg, build(cfg), checkpoint_of(folder))
     (record,) = read_run(folder, name)
     header = {
         "about": about,
-        "command": " ".join(["eqprop", "train", *ENTRIES[name][1]]),
+        "command": " ".join(["eqprop", "train", *words]),
         "results": {key: record.summary[key] for key in RESULTS if key in record.summary},
         "alignment": record.summary.get("alignment"),
         "config": settings(cfg),
@@ -115,8 +113,11 @@ def page() -> str:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or ENTRIES:
-        train(name, Path("outputs/zoo"))
+    names, runs = sys.argv[1:] or [*ENTRIES], Path("outputs/zoo")
+    for name in names:  # all of them before the first file is written: records name a commit without changes
+        subprocess.run([sys.executable, "-m", "eqprop", "train", *ENTRIES[name][1], f"run.root={runs}"], check=True)
+    for name in names:
+        keep(name, runs)
     root = checkout()
     assert root is not None, "the zoo is made in a checkout"
     (root / "docs" / "zoo.md").write_text(page(), encoding="utf-8", newline="\n")

@@ -304,7 +304,7 @@ script = FuncAnimation(figure, draw, frames=len(frames), interval=150).to_jshtml
 plt.close(figure)
 print(f"the animation has {len(frames)} frames and {len(script) / 1e6:.2f} MB")
 assert len(script) < 1.5e6
-HTML(script)
+HTML(script.replace("<img id=", '<img alt="Rates of a chain by frame" id='))
 
 # %% [markdown]
 # *Rates of a chain as it settles and then answers to a nudge of the output: hidden layers (left), the output

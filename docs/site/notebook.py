@@ -1,5 +1,7 @@
 """Notebooks: percent scripts as text, read for the site and written as .ipynb for those who want to run them."""
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,16 @@ def read(text: str, root: str = "", repository: str = "") -> Any:
             f"(https://colab.research.google.com/github/{place}/blob/main/docs/{folder}/{name}.ipynb)"
         )
     notebook.cells[0].source = f"{title}\n\n{' '.join(links)}\n{rest}"
+    for cell, below in itertools.pairwise(notebook.cells):
+        if cell.cell_type == "code" and (caption := _caption(below)):
+            cell.metadata["mystnb"] = {"image": {"alt": caption}}
     return notebook
+
+
+def _caption(cell: Any) -> str | None:
+    """The sentence in italics with which the text below a figure begins."""
+    match = re.match(r"\*(?!\*)(.+?)\*(?:\n\n|\Z)", cell.source, re.DOTALL)
+    return " ".join(match[1].split()) if match and cell.cell_type == "markdown" else None
 
 
 def _name(text: str, root: Path) -> str:
