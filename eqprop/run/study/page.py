@@ -210,14 +210,19 @@ def _published(study: Study, row: Line, column: Line | None, scale: str, found: 
 def compare(ours: str, theirs: str, study: Study, scale: str, records: Sequence[Record]) -> str | None:
     """One sentence: how far apart two cells are in test accuracy, seed by seed."""
     titles = {job.label: _cell_title(study, job, scale) for job in study.jobs(scale)}
-    by = {(r.label, r.seed): 100 * r.summary["test_accuracy"] for r in records if r.missing is None}
-    gaps = [value - by[theirs, seed] for (label, seed), value in by.items() if label == ours and (theirs, seed) in by]
+    gaps = paired(ours, theirs, records)
     if not gaps:
         return None
     spread = f" ± {stdev(gaps):.1f}" if len(gaps) > 1 else ""
     return (
         f"{titles[ours]} minus {titles[theirs]}: {fmean(gaps):+.1f}{spread} points of test accuracy (n = {len(gaps)})."
     )
+
+
+def paired(ours: str, theirs: str, records: Sequence[Record]) -> list[float]:
+    """The differences of two cells in test accuracy, in points, one for each seed that both have."""
+    by = {(r.label, r.seed): 100 * r.summary["test_accuracy"] for r in records if r.missing is None}
+    return [value - by[theirs, seed] for (label, seed), value in by.items() if label == ours and (theirs, seed) in by]
 
 
 def _cell_title(study: Study, job: Job, scale: str) -> str:

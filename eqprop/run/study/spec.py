@@ -18,7 +18,7 @@ KINDS = ("curves", "points", "rows", "layers")
 _KEYS = {
     "study": (
         "title question setting base reference rows columns sweep scales parts measures published figures measure "
-        "not_shown draw"
+        "not_shown draw claims"
     ).split(),
     "row": "title set published beta scales".split(),
     "column": "title set scales published".split(),

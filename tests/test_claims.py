@@ -1,0 +1,51 @@
+"""What studies claim: their sentences with numbers from records, on the page that leads to all results."""
+
+import pytest
+
+from eqprop.run.errors import UsageError
+from eqprop.run.study import index as index_page
+from eqprop.run.study.claims import claims
+from eqprop.run.study.index import index
+from eqprop.run.study.records import FILE, load
+from eqprop.run.study.spec import names, read
+from helpers import ROOT
+from studies import record, study
+
+RECORDS = [
+    *(record("with", percent, seed) for seed, percent in enumerate((80.0, 82.0, 84.0))),
+    *(record("without", percent, seed) for seed, percent in enumerate((70.0, 71.0))),
+]
+
+
+def test_numbers_come_from_records():
+    said = claims(study(claims=["It ends at {with}, and is worth {with - without} points."]), "cpu", RECORDS)
+    assert said == ["It ends at 82.00 ± 2.00, and is worth 10.5 ± 0.7 points. (n = 2 to 3)"]
+    assert claims(study(claims=["Nothing to fill in."]), "cpu", RECORDS) == ["Nothing to fill in."]
+
+
+def test_without_runs_nothing_is_claimed():
+    made = study(claims=["It is worth {with - without} points.", "It ends at {with}."])
+    assert claims(made, "cpu", RECORDS[:3]) == ["It ends at 82.00 ± 2.00. (n = 3)"]
+    missing = [*RECORDS[:3], record("without", missing="stopped")]
+    assert claims(made, "cpu", missing) == ["It ends at 82.00 ± 2.00. (n = 3)"]
+
+
+@pytest.mark.parametrize("hole", ["{none}", "{with: beauty}", "{with - without - with}"])
+def test_what_is_no_cell_and_no_measure(hole):
+    with pytest.raises(UsageError, match="made: the claim has .* no cell and measure"):
+        claims(study(claims=[f"It ends at {hole}."]), "cpu", RECORDS)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if "claims" in read(name).spec])
+def test_claims_name_cells(name):
+    assert isinstance(claims(read(name), "cpu", []), list)
+
+
+def test_the_committed_page_is_made_from_the_records(monkeypatch):
+    folder = ROOT / "docs" / "results"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert text == index(folder) and "## In five minutes" in text
+    digits = claims(read("digits"), "cpu", load(folder / "digits" / "cpu" / FILE))
+    assert len(digits) == 1 and digits[0] in text
+    monkeypatch.setattr(index_page, "names", lambda: ["spice"])  # it claims nothing
+    assert "In five minutes" not in index(folder)
