@@ -106,7 +106,8 @@ def audit(
         but rounding is left.
     - `num_points`: on the circle from which leakage and radius of convergence are estimated.
 
-    **Returns:** an `Audit` with a leading batch axis.
+    **Returns:** an `Audit` with a leading batch axis. Compile the call, by `equinox.filter_jit`, to have it sooner;
+    what would be warned of is then in `Audit.warnings`.
 
     **Warns:** if the stencil reaches the estimated radius of convergence of some example, or if a relaxation
     does not settle.
