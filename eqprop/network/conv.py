@@ -78,7 +78,8 @@ class ConvNetwork(AbstractNetwork):
         - `init_scale`: factor of the kernels at the start. Weak feedback leaves room for more than 1. `None` sets
             scales and biases layer by layer, from a few images of noise that pass forward: the drive of every channel
             is centred where the activation is steepest, and its spread is half of what it takes to cross a range of 1
-            at that slope. Signals then reach the last layer of a deep network.
+            at that slope. Signals then reach the last layer of a deep network, also when homeostasis has made the two
+            kernels of a pair their mean.
         - `activation`, `holomorphic`: as for `DenseNetwork`. Maximum pooling is not analytic.
         - `key`: kernels are drawn LeCun-normal times `init_scale`, biases are zero.
 
@@ -246,14 +247,22 @@ class ConvNetwork(AbstractNetwork):
         return edge.pool(edge.convolve(s, self.kernels.get((edge.source, edge.target))))
 
     def _set_scales(self, images: Float[Array, "n height width channels"]) -> None:
-        """Bring the drive of every layer to its centre and spread where images pass forward only (see `__init__`)."""
+        """Bring the drive of every layer to its centre and spread where images pass forward only (see `__init__`). They
+        pass through the mean of the two kernels of a pair, which is what homeostasis leaves of it: signals would fade
+        from layer to layer, as two independent kernels have a mean that is shorter than either."""
+
+        def shared(edge: ConvEdge) -> Array | None:
+            ends = {(edge.source, edge.target), (edge.target, edge.source)}
+            kernels = [self.kernels[pair] for pair in sorted(ends & self.kernels.keys())]
+            return sum(kernels[1:], start=kernels[0]) / len(kernels) if kernels else None
+
         centre, spread = _steepest(self.activation)
         rates, levels = {INPUT: images}, self.levels
         for name in sorted(levels, key=lambda name: levels[name]):
             edges = [edge for edge in self.edges if edge.target == name and edge.source in rates]
 
             def drive(edges: list[ConvEdge] = edges) -> Array:
-                arriving = [jax.vmap(lambda s, e=e: self._arriving(e, s))(rates[e.source]) for e in edges]
+                arriving = [jax.vmap(lambda s, e=e: e.pool(e.convolve(s, shared(e))))(rates[e.source]) for e in edges]
                 return sum(arriving[1:], start=arriving[0])
 
             for _ in range(4):  # softmax pooling is not linear in the kernel
