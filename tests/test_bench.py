@@ -1,5 +1,6 @@
 """The benchmark's parts: the plain step equals the library's, counts equal hand counts, ratios are ratios."""
 
+import json
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import eqprop as eq
 from experiments.bench import __main__ as program, cost, floor, flops, oracle, plain, report
 from experiments.bench.curves import bound_at, ratio_at
 from experiments.bench.networks import Trained, made, recipe
-from helpers import chain, conv, unchecked
+from helpers import ROOT, chain, conv, unchecked
 from runs import as_users_run
 
 FREE, NUDGED, BETA, BATCH = 30, 20, 0.3, 3
@@ -192,3 +193,14 @@ def test_floor_adds_up():
 def test_seconds_of_products_are_positive():
     product = flops.Product("matmul", (4, 8), (8, 8))
     assert 0 < floor.seconds_of([product], budget=0.01)[product] < 1.0
+
+
+def test_the_page_says_of_imagenet_what_its_record_has():
+    record = json.loads((ROOT / "docs" / "results" / "imagenet32" / "cpu.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    conversion, training = record["conversion"], record["training"]
+    assert record["images"] == {"train": 1281167, "validation": 50000} and record["resumed_equals_whole"]
+    assert f"in {conversion['seconds']:.0f} s, with {conversion['peak_gigabytes']:.1f} GB at the peak" in page
+    assert f"at {training['images_a_second']:.0f} images a second on one core" in page
+    assert f"has {training['peak_gigabytes']:.1f} GB at its peak" in page
+    assert {"test_accuracy", "test_top5"} <= set(training["summary"]) and record["environment"]["cores_used"] == 1
