@@ -132,6 +132,7 @@ SUBSTRATE = {
     "resistive": 1,
     "resistor_graph": 2,
     "write": 1,
+    "table_step": 2,
     "dynamics": 2,
     "kernels": 2,
     "netlist": 2,

@@ -17,6 +17,7 @@ from eqprop.data.augment import (
 from eqprop.data.batches import Batch as Batch, Batches as Batches, permutation as permutation
 from eqprop.data.catalogue import SOURCES as SOURCES
 from eqprop.data.cifar import cifar10 as cifar10, cifar100 as cifar100
+from eqprop.data.curves import PulseCurves as PulseCurves, pulse_curves as pulse_curves
 from eqprop.data.dataset import Dataset as Dataset, Split as Split
 from eqprop.data.digits import digits as digits
 from eqprop.data.download import download as download

@@ -14,6 +14,7 @@ COMMANDS = {
     "audit": "split the error of a gradient estimate by its causes",
     "show": "write the report of a run, and open it",
     "deploy": "put a trained network on many chips and measure it there",
+    "device": "fit a device to measured curves, and write a preset of it",
 }
 
 HELP = """eqprop: learning by relaxation

@@ -39,6 +39,7 @@ from eqprop.substrate.probe import (
 from eqprop.substrate.resistive import Diodes as Diodes, ResistiveNetwork as ResistiveNetwork
 from eqprop.substrate.resistor_graph import ResistorGraph as ResistorGraph
 from eqprop.substrate.stack import Substrate as Substrate
+from eqprop.substrate.table_step import Fit as Fit, TableStep as TableStep, fit_step as fit_step
 from eqprop.substrate.write import (
     AbstractWrite as AbstractWrite,
     ConstantStep as ConstantStep,

@@ -67,7 +67,7 @@ class ConstantStep(AbstractWrite):
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         step = self.dw_min * (1 + self.device_spread * clipped_normal(chip, w))
-        n, noise = _pulses(change, self.dw_min, self.max_pulses, self.cycle_spread, run)
+        n, noise = pulses(change, self.dw_min, self.max_pulses, self.cycle_spread, run)
         return jnp.clip(w + jnp.sign(change) * step * (n + noise), -self.limit, self.limit) - w
 
 
@@ -98,7 +98,7 @@ class SoftBounds(AbstractWrite):
         down = (1 - self.up_down) * (1 + self.device_spread * clipped_normal(falling, w))
         side = jnp.sign(change)
         fraction = jnp.minimum(self.dw_min * jnp.where(side > 0, up, down) / self.limit, 1.0)
-        n, noise = _pulses(change, self.dw_min, self.max_pulses, self.cycle_spread, run)
+        n, noise = pulses(change, self.dw_min, self.max_pulses, self.cycle_spread, run)
         # One pulse takes this fraction of what is left to the bound: n pulses leave the n-th power of the rest.
         left = side * self.limit - w
         moved = left * (1 - (1 - fraction) ** n + fraction * noise)
@@ -166,7 +166,7 @@ def _check_pulses(part: AbstractWrite) -> None:
     check_range(part, "limit", 1e-12)
 
 
-def _pulses(change: Array, size: Number, most: int | None, spread: Number, key: PRNGKeyArray) -> tuple[Array, Array]:
+def pulses(change: Array, size: Number, most: int | None, spread: Number, key: PRNGKeyArray) -> tuple[Array, Array]:
     """How many pulses are sent, and the sum of their deviations from one step."""
     rounding, deviation = jax.random.split(key)
     n = jnp.floor(jnp.abs(change) / size + jax.random.uniform(rounding, change.shape, change.dtype))
