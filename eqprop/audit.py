@@ -112,6 +112,7 @@ def audit(
     **Warns:** if the stencil reaches the estimated radius of convergence of some example, or if a relaxation
     does not settle.
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     report = eqx.filter_vmap(
         lambda x, y: _audit_one(model, x, y, estimator, relaxation, reference, num_points), in_axes=0
     )(x, y)

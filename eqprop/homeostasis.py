@@ -43,6 +43,8 @@ class AbstractHomeostasis(eqx.Module):
     def __check_init__(self):
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; expected a part of the batch, above 0 and up to 1.")
+        if _tree.known_false(self.coefficient >= 0):
+            raise ValueError(f"coefficient is {self.coefficient}; expected 0 or more: less would drive weights apart.")
 
     def check(self, network: AbstractNetwork) -> None:
         """**Raises:** `ValueError` if this form cannot serve that network, saying what to use instead."""

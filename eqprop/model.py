@@ -86,9 +86,14 @@ class Example(eqx.Module):
 
 
 def checked(model: Model, batch: Batch) -> Batch:
-    """**Raises:** `ValueError` for an empty batch, for another number of targets than of inputs, and for classes out of
-    range where they can be seen."""
-    x, y = batch
+    """The batch as arrays of JAX.
+
+    **Raises:** `ValueError` for a single example, for an empty batch, for another number of targets than of inputs, and
+    for classes out of range where they can be seen.
+    """
+    x, y = map(jnp.asarray, batch)
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"The input has shape {x.shape} and the target {y.shape}; expected a batch: x[None], y[None].")
     if x.shape[0] == 0 or x.shape[0] != y.shape[0]:
         raise ValueError(
             f"A batch has {x.shape[0]} inputs and {y.shape[0]} targets; expected as many of each, and at least one."

@@ -59,6 +59,13 @@ def test_error_vectors_of_networks_of_ones_own(page, name):
     assert (name == "neurons") == (np.linalg.norm(flat(raw) - expected) > 0.1 * np.linalg.norm(expected))
 
 
+def test_homeostasis_in_a_negative_metric(page):
+    """The penalty of the FitzHugh-Nagumo pair vanishes, whose recovery has a negative weight."""
+    field = page["neurons"].at(jnp.ones(6))
+    penalty = eqprop.SkewHomeostasis(num_probes=4)(field, field.initial_state(), key=jax.random.key(0))
+    assert abs(float(penalty)) < 1e-14
+
+
 def test_what_is_learned_first_is_forgotten(page):
     after = np.array(page["after"])
     assert after[0, 0] > 0.8 and page["forgotten"] == after[0, 0] - after[1, 0] > 0.3

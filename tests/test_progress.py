@@ -34,7 +34,7 @@ def test_a_file_gets_a_plain_line_an_epoch(clock, monkeypatch):
         shown.epoch(0, METRICS)
         shown.say("a line with [brackets], longer than a terminal is wide " + 100 * "x")
     first, second = stream.getvalue().splitlines()
-    assert first == "epoch 1/4  train 50.0% loss 1.250 cosine 0.900 steps 12 +8  100 images/s  0:15 left"
+    assert first == "epoch 1/4  train 50.0% loss 1.250 cosine 0.900 steps 12 free + 8 nudged  100 images/s  0:15 left"
     assert second.startswith("a line with [brackets]") and second.endswith("xxx")
 
 

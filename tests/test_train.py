@@ -328,6 +328,17 @@ def test_a_compiled_function_may_close_over_a_batch():
     np.testing.assert_allclose(found["loss"], trainer.evaluate(p.model, batch)["loss"], rtol=1e-12)
 
 
+def test_arrays_of_numpy_and_single_examples():
+    """The first are taken without compilation too, and the second refused with what to write."""
+    p = problem("asymmetric")
+    trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))
+    batch = np.asarray(p.x), np.asarray([0, 1, 2])
+    ours, _ = trainer.gradient(p.model, batch, key=KEY)
+    assert gap(ours, trainer.gradient(p.model, (p.x, jnp.asarray([0, 1, 2])), key=KEY)[0]) == 0.0
+    with pytest.raises(ValueError, match=r"expected a batch: x\[None\], y\[None\]"):
+        trainer.evaluate(p.model, (p.x[0], jnp.asarray(1)))
+
+
 def test_an_empty_batch_is_refused():
     p = problem("asymmetric")
     trainer = Trainer(RELAX, LEFT_OUT["rbp"], optax.sgd(1.0))

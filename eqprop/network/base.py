@@ -24,8 +24,9 @@ class AbstractNetwork(eqx.Module):
 
         F(u) = drive(s, embed(x)) − u,        A = ∂drive/∂s.
 
-    A network of your own needs the fields `activation` and `holomorphic`, and the methods `embed` and `drive`. All
-    methods see one example; states are dictionaries with one array a layer. `at(x)` binds the network to an example.
+    A network of your own needs the fields `activation` and `holomorphic`, the methods `embed` and `drive`, and
+    `initial_state` unless `embed` returns one array for each layer. All methods see one example; states are
+    dictionaries with one array a layer. `at(x)` binds the network to an example.
     """
 
     activation: AbstractVar[Activation]
@@ -47,7 +48,7 @@ class AbstractNetwork(eqx.Module):
 
     @property
     def metric(self) -> dict[str, float] | None:
-        """A positive weight `m` of each layer for which `m A` is to be symmetric; `None` where all are one.
+        """A weight `m` of each layer, not zero, for which `m A` is to be symmetric; `None` where all are one.
 
         Where `m A = (m A)ᵀ`, the error vector of a nudge of layer `L` differs from the true one by the factor
         `m_l / m_L` of each layer, and by nothing else.
@@ -128,8 +129,9 @@ class Field(eqx.Module):
         forward, backward = self.jacobian(s)
         if self.network.metric is None:
             return forward, backward
-        root = {name: math.sqrt(weight) for name, weight in self.network.metric.items()}
-        inverse = {name: 1 / weight for name, weight in root.items()}
+        # Where m is negative, sign(m) |m|^½ A |m|^−½ is symmetric whenever m A is.
+        root = {name: math.copysign(math.sqrt(abs(m)), m) for name, m in self.network.metric.items()}
+        inverse = {name: 1 / abs(weight) for name, weight in root.items()}
 
         def between(left: dict[str, float], product: Drift, right: dict[str, float]) -> Drift:
             return lambda v: _tree.scale_layers(left, product(_tree.scale_layers(right, v)))

@@ -72,8 +72,8 @@ _SHOWN = (
     ("validation_r2", "validation R2 {:.4f}"),
     ("cosine_hidden", "cosine {:.3f}"),
     ("validation_residual_max", "residual {:.0e}"),
-    ("free_steps", "steps {:.0f}"),
-    ("nudged_steps", "+{:.0f}"),
+    ("free_steps", "steps {:.0f} free"),
+    ("nudged_steps", "+ {:.0f} nudged"),
     ("unsettled_fraction", "unsettled {:.2%}"),
 )
 
