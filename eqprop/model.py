@@ -85,7 +85,7 @@ class Example(eqx.Module):
         return None if metric is None else {name: (m / metric[first]) ** power for name, m in metric.items()}
 
 
-def checked(model: Model, batch: Batch) -> Batch:
+def checked(model: Model, batch: Batch) -> tuple[Shaped[Array, "batch ..."], Array]:
     """The batch as arrays of JAX.
 
     **Raises:** `ValueError` for a single example, for an empty batch, for another number of targets than of inputs, and

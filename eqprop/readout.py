@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Num, PRNGKeyArray, Scalar, Shaped
 
@@ -17,8 +18,8 @@ from eqprop._tree import AnyState, product, real_linear
 Target = Num[Array, " classes"] | Integer[Array, ""]
 """A vector of targets, of any numbers, or the number of a class: a scalar integer and nothing else is one."""
 
-Batch = tuple[Shaped[Array, "batch ..."], Array]
-"""Inputs, and targets: class numbers `(batch,)`, or vectors of numbers `(batch, classes)`."""
+Batch = tuple[Shaped[Array | np.ndarray, "batch ..."], Array | np.ndarray]
+"""Inputs, of JAX or of NumPy, and targets: class numbers `(batch,)`, or vectors of numbers `(batch, classes)`."""
 
 
 class AbstractReadout(eqx.Module):

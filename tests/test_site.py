@@ -30,8 +30,8 @@ from runs import as_users_run
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "site"))
 
-from docstrings import to_rst  # noqa: E402
-from mathematics import is_mathematics, latex  # noqa: E402
+from docstrings import to_rst  # noqa: E402  # pyright: ignore[reportMissingImports]
+from mathematics import is_mathematics, latex  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 FORMULAS = {
     "δ = M⁻¹ g": r"\delta = M^{-1} g",

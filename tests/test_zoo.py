@@ -3,6 +3,7 @@
 import hydra
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import eqprop as eq
@@ -41,7 +42,7 @@ def test_a_network_reaches_what_its_card_says(name):
             model = eq.load(f"zoo:{name}")
             preprocess = hydra.utils.instantiate(card["config"]["data"]["preprocess"], _convert_="all")
             relaxation = hydra.utils.instantiate(card["config"]["relaxation"], _convert_="all")
-            trainer = eq.Trainer(relaxation, eq.RecurrentBackprop(relaxation=relaxation), None)
+            trainer = eq.Trainer(relaxation, eq.RecurrentBackprop(relaxation=relaxation), optax.sgd(0.1))
             found = trainer.evaluate(model, (preprocess(test.images), jnp.asarray(test.labels)))
         finally:
             jax.config.update("jax_enable_x64", True)

@@ -14,7 +14,7 @@ from eqprop._blocks import Blocks, Edge
 from eqprop._tree import AnyState
 from eqprop.activation import dsilu
 from eqprop.network.base import AbstractNetwork, Activation, check_gain, edge_gain, is_analytic, level_metric
-from eqprop.network.convolution import ConvEdge, Image
+from eqprop.network.convolution import ConvEdge, Image, shapes_of
 from eqprop.network.graph import INPUT, check_graph, checked_edge, coloured, levels_of, rotate, scaled
 
 NOISE_IMAGES = 8
@@ -93,7 +93,7 @@ class ConvNetwork(AbstractNetwork):
         check_graph(channels, ends)
         if both := [f"{a} -> {b}" for a, b in ends if (b, a) in ends]:
             raise ValueError(f"Every edge works in both directions already: leave out {both[-1]}.")
-        self.shape_items = tuple(_shapes(image_shape, layers, self.edges).items())
+        self.shape_items = tuple(shapes_of(image_shape, layers, self.edges).items())
         self.level_items = tuple(levels_of(layers, ends, INPUT).items())
         self.kernels = {}
         init = jax.nn.initializers.lecun_normal()
@@ -274,28 +274,6 @@ class ConvNetwork(AbstractNetwork):
             v = drive()
             self.biases[name] = centre - jnp.mean(v, axis=(0, 1, 2))
             rates[name] = self.activation(v + self.biases[name][None, None, None])
-
-
-def _shapes(image_shape: Sequence[int], layers: Mapping[str, int], edges: Sequence[ConvEdge]) -> dict[str, Image]:
-    """Of the input and of every layer, as edges from the input on say them.
-
-    **Raises:** `ValueError` for edges that disagree, and for a layer that none reaches.
-    """
-    found: dict[str, Image] = {INPUT: (image_shape[0], image_shape[1], image_shape[2])}
-    for _ in layers:
-        for edge in edges:
-            if edge.source not in found:
-                continue
-            shape = edge.shape(found[edge.source], layers[edge.target])
-            if found.setdefault(edge.target, shape) != shape:
-                raise ValueError(
-                    f"The edge {edge} makes images of {shape}, but {edge.target!r} has {found[edge.target]} by another "
-                    "edge. Give both the same stride, padding and pooling."
-                )
-    missing = [name for name in layers if name not in found]
-    if missing:
-        raise ValueError(f"No path of edges leads from {INPUT!r} to {', '.join(missing)}. Give one.")
-    return {name: found[name] for name in (INPUT, *layers)}
 
 
 def _steepest(activation: Activation) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """One edge of a convolutional network: convolve, then pool; and the transposed map at given rates."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 from eqprop._tree import precision, real_linear
+from eqprop.network.graph import INPUT
 
 Pooling = Literal["softmax", "average", "max", "none"]
 Image = tuple[int, int, int]
@@ -124,6 +125,28 @@ class ConvEdge:
     def _windows(self, v: Array) -> Array:
         height, width, channels = v.shape
         return v.reshape(height // self.window, self.window, width // self.window, self.window, channels)
+
+
+def shapes_of(image_shape: Sequence[int], layers: Mapping[str, int], edges: Sequence[ConvEdge]) -> dict[str, Image]:
+    """Of the input and of every layer, as edges from the input on say them.
+
+    **Raises:** `ValueError` for edges that disagree, and for a layer that none reaches.
+    """
+    found: dict[str, Image] = {INPUT: (image_shape[0], image_shape[1], image_shape[2])}
+    for _ in layers:
+        for edge in edges:
+            if edge.source not in found:
+                continue
+            shape = edge.shape(found[edge.source], layers[edge.target])
+            if found.setdefault(edge.target, shape) != shape:
+                raise ValueError(
+                    f"The edge {edge} makes images of {shape}, but {edge.target!r} has {found[edge.target]} by another "
+                    "edge. Give both the same stride, padding and pooling."
+                )
+    missing = [name for name in layers if name not in found]
+    if missing:
+        raise ValueError(f"No path of edges leads from {INPUT!r} to {', '.join(missing)}. Give one.")
+    return {name: found[name] for name in (INPUT, *layers)}
 
 
 def _softmax(windows: Array) -> Array:

@@ -184,7 +184,7 @@ def _check_kind(override: Override, default: Any) -> None:
     expected = next((words for kinds, words in _KINDS if isinstance(default, kinds)), None)
     for given in value.list if isinstance(value, ChoiceSweep) else [value]:
         given = getattr(given, "text", given)  # of a quoted string
-        if isinstance(given, str) and OmegaConf.is_dict(default) and "_target_" in default and given[:2] != "${":
+        if isinstance(given, str) and isinstance(default, DictConfig) and "_target_" in default and given[:2] != "${":
             key, group = override.key_or_group, "relaxation@nudged" if override.key_or_group == "nudged" else None
             how = f"choose it by {group}={given}, or " if group else ""
             raise UsageError(f"{key}={given}: {key} is a part with settings; {how}set one, as {key}.KEY=VALUE.")

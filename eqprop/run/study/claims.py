@@ -34,7 +34,7 @@ def claims(study: Study, scale: str, records: Sequence[Record]) -> list[str]:
             if not set(names) <= labels or measure not in MEASURES or len(names) > 2:
                 raise UsageError(f"{study.name}: the claim has {match[0]}, which is no cell and measure of the study.")
             if len(names) == 2:
-                gaps = paired(*names, records)
+                gaps = paired(names[0], names[1], records)
                 counts.append(len(gaps))
                 return spread(gaps, 1)
             done = [record for record in records if record.label == ours and record.missing is None]
