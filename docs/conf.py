@@ -36,7 +36,9 @@ templates_path: list[str] = []
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
-nb_custom_formats = {".py": ["notebook.read", {"root": str(DOCS), "repository": ""}]}
+# Only what is there gets a badge: `project.urls.Repository` in pyproject.toml, once it is public.
+_urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+nb_custom_formats = {".py": ["notebook.read", {"root": str(DOCS), "repository": _urls.get("Repository", "")}]}
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS / "_build" / ".jupyter_cache")
 nb_execution_timeout = 600
@@ -44,10 +46,6 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 suppress_warnings = ["config.cache"]
-
-# Only what is there gets a badge: `project.urls.Repository` in pyproject.toml, once it is public.
-_urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
-nb_custom_formats[".py"][1]["repository"] = _urls.get("Repository", "")
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

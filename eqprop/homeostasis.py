@@ -129,18 +129,21 @@ class ExactHomeostasis(AbstractHomeostasis):
     depends_on_state: ClassVar[bool] = False
 
     def check(self, network: AbstractNetwork) -> None:
-        if eqx.filter_eval_shape(lambda network: network.symmetry_norms(), network) is None:
-            raise ValueError(
-                f"ExactHomeostasis needs an asymmetry in closed form, and this {type(network).__name__} has none, as "
-                "its Jacobian depends on the state. Use SkewHomeostasis, which estimates the asymmetry from probes."
-            )
+        eqx.filter_eval_shape(_closed_form, network)
 
     def __call__(self, field: Field, u: AnyState, *, key: PRNGKeyArray) -> Scalar:
         del key
-        if (norms := field.network.symmetry_norms()) is None:
-            self.check(field.network)  # says what to use instead
-        assert norms is not None
-        return 0.5 * jnp.asarray(norms[1]) / _tree.size(u)
+        return 0.5 * jnp.asarray(_closed_form(field.network)) / _tree.size(u)
+
+
+def _closed_form(network: AbstractNetwork) -> Scalar:
+    """`‖Â − Âᵀ‖_F²`. **Raises:** `ValueError` without a closed form, saying what to use instead."""
+    if (norms := network.symmetry_norms()) is None:
+        raise ValueError(
+            f"ExactHomeostasis needs an asymmetry in closed form, and this {type(network).__name__} has none, as "
+            "its Jacobian depends on the state. Use SkewHomeostasis, which estimates the asymmetry from probes."
+        )
+    return norms[1]
 
 
 def mean_penalty(

@@ -78,7 +78,6 @@ def keep(name: str, root: Path) -> None:
         "about": about,
         "command": " ".join(["eqprop", "train", *words]),
         "results": {key: record.summary[key] for key in RESULTS if key in record.summary},
-        "alignment": record.summary.get("alignment"),
         "config": settings(cfg),
         "environment": record.environment,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -102,6 +103,14 @@ def as_users_run():
             yield
     finally:
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+def run_python(path: Path, names: dict[str, Any]) -> int:
+    """Run the Python blocks of a page, one after the other, on these names; how many there are."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        exec(block, names)
+    return len(blocks)
 
 
 def programs_folder(factory: pytest.TempPathFactory) -> Path:

@@ -1,7 +1,6 @@
 """The Python of docs/networks.md runs as it is printed, and its networks are what the page says, by dense oracles."""
 
 import contextlib
-import re
 
 import equinox as eqx
 import jax
@@ -13,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import eqprop
 from eqprop import Newton, RecurrentBackprop, SquaredError, TangentResponse
 from helpers import ROOT, flat
-from runs import as_users_run
+from runs import as_users_run, run_python
 
 pytestmark = pytest.mark.bounded
 
@@ -21,11 +20,9 @@ pytestmark = pytest.mark.bounded
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The names that the blocks leave, run one after the other in double precision."""
-    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     names: dict = {"__name__": "networks"}
     with as_users_run(), contextlib.chdir(tmp_path_factory.mktemp("docs")):
-        for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            exec(block, names)
+        run_python(ROOT / "docs" / "networks.md", names)
     return names
 
 

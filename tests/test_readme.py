@@ -1,7 +1,6 @@
 """The Python of README and of the page on parts of one's own runs as it is printed, and does what they say."""
 
 import contextlib
-import re
 
 import equinox as eqx
 import jax
@@ -12,7 +11,7 @@ import pytest
 
 import eqprop
 from helpers import ROOT, gap, problem, unchecked
-from runs import as_users_run
+from runs import as_users_run, run_python
 
 pytestmark = pytest.mark.bounded
 
@@ -22,8 +21,7 @@ def run(path, folder) -> dict:
     names: dict = {"__name__": path.stem}
     with as_users_run(), unchecked(), contextlib.chdir(folder):
         jax.config.update("jax_enable_x64", False)
-        for block in re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-            exec(block, names)
+        assert run_python(path, names) >= 2
         if path.stem == "README":
             names["loaded"] = eqprop.load("digits.npz")
     return names

@@ -25,7 +25,7 @@ from eqprop.run.compose import compose
 from eqprop.run.study.options import parse
 from eqprop.run.study.spec import names
 from helpers import ROOT, unchecked
-from runs import as_users_run
+from runs import as_users_run, run_python
 
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "site"))
@@ -138,10 +138,9 @@ def test_every_public_name_is_in_the_reference(module):
 
 
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.glob("*.md") if path.name != "configuration.md")]
-PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Others have tests of what their code does.
 TESTED = ("README", "networks", "own")
-RUN_HERE = [path for path in PAGES if PYTHON.search(path.read_text()) and path.stem not in TESTED]
+RUN_HERE = [path for path in PAGES if "\n```python\n" in path.read_text(encoding="utf-8") and path.stem not in TESTED]
 
 
 def write_data(folder: Path) -> None:
@@ -175,8 +174,7 @@ def test_the_python_of_a_page_runs(path, tmp_path, monkeypatch):
     names: dict = {"__name__": path.stem}
     with as_users_run(), unchecked(), contextlib.chdir(tmp_path):
         jax.config.update("jax_enable_x64", False)
-        for block in PYTHON.findall(path.read_text(encoding="utf-8")):
-            exec(block, names)
+        run_python(path, names)
 
 
 def typed(path) -> list[str]:

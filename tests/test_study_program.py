@@ -179,7 +179,7 @@ def test_redrawing_needs_records_and_runs_nothing(asked, tmp_path, capsys):
 def test_uncommitted_code_makes_no_committed_results(asked, tmp_path, monkeypatch, capsys):
     write_study(tmp_path / "configs", **ONE)
     monkeypatch.setattr(program, "checkout", lambda: tmp_path)
-    monkeypatch.setattr(program, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(program, "names", lambda: ["made"])
     monkeypatch.setattr(program, "changes", lambda: "0123456789ab")
     with pytest.raises(SystemExit) as end:
         cli.main(["study", "made", "scale=quick"])

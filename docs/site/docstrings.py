@@ -1,5 +1,6 @@
 """Docstrings, which are Markdown with equations in Unicode, as reStructuredText for Sphinx."""
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -12,7 +13,10 @@ Resolve = Callable[[str], str | None]
 def to_rst(lines: list[str], resolve: Resolve) -> list[str]:
     """A docstring, its indentation removed. Indented blocks are equations or code; lists and paragraphs stay."""
     out: list[str] = []
-    for block in _blocks(lines):
+    for blank, run in itertools.groupby(lines, key=lambda line: not line.strip()):
+        block = list(run)
+        if blank:
+            continue
         if block[0].startswith("    "):
             out += _displayed(block)
         elif block[0].startswith("```"):
@@ -21,17 +25,6 @@ def to_rst(lines: list[str], resolve: Resolve) -> list[str]:
             out += _inline("\n".join(_listed(block)), resolve).split("\n")
         out.append("")
     return out
-
-
-def _blocks(lines: list[str]) -> list[list[str]]:
-    """Runs of lines between blank ones."""
-    blocks: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip():
-            blocks[-1].append(line)
-        else:
-            blocks.append([])
-    return [block for block in blocks if block]
 
 
 def _listed(block: list[str]) -> list[str]:

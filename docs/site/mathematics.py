@@ -3,9 +3,7 @@
 import re
 import unicodedata
 
-_SUPERSCRIPTS = dict(
-    zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᴴⁿ½", ["0", *"123456789+-", r"\mathsf{T}", r"\mathsf{H}", "n", "1/2"], strict=True)
-)
+_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᴴⁿ", ["0", *"123456789+-", r"\mathsf{T}", r"\mathsf{H}", "n"], strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ᵢⱼₖₗₙ", "0123456789+-ijkln", strict=True))
 _ACCENTS = {"\u0302": "hat", "\u0304": "bar", "\u0307": "dot", "\u0303": "tilde"}
 _FUNCTIONS = set("arg cos det dim exp lim ln log max min sin tan tanh".split())
@@ -15,8 +13,8 @@ _SYMBOLS = {
     "‖": r"\|", "⟨": r"\langle ", "⟩": r"\rangle ", "·": r"\cdot ", "∘": r"\circ ", "−": "-", "′": "'", "…": r"\ldots ",
     "Σ": r"\sum ", "∑": r"\sum ", "∫": r"\int ", "∂": r"\partial ", "∞": r"\infty ", "±": r"\pm ", "×": r"\times ",
     "≤": r"\le ", "≥": r"\ge ", "≈": r"\approx ", "∝": r"\propto ", "∈": r"\in ", "→": r"\to ", "↦": r"\mapsto ",
-    "ℓ": r"\ell ", "ℋ": r"\mathcal{H}", "√": r"\sqrt", "⊙": r"\odot ", "%": r"\%", "{": r"\{", "}": r"\}", "&": r"\&",
-    "#": r"\#", "µ": r"\mu ", "Ω": r"\Omega ", "ẋ": r"\dot{x}", "≠": r"\ne ", "<": r"\lt ", ">": r"\gt ", "$": r"\$",
+    "ℓ": r"\ell ", "ℋ": r"\mathcal{H}", "⊙": r"\odot ", "%": r"\%", "{": r"\{", "}": r"\}", "&": r"\&",
+    "#": r"\#", "µ": r"\mu ", "Ω": r"\Omega ", "≠": r"\ne ", "<": r"\lt ", ">": r"\gt ", "$": r"\$",
 }  # fmt: skip
 _GREEK = dict(
     zip(
@@ -46,7 +44,7 @@ def _formula(text: str) -> str:
     out, i = "", 0
     while i < len(text):
         char = text[i]
-        if char in _SUPERSCRIPTS and char != "½":
+        if char in _SUPERSCRIPTS:
             run = _run(text, i, _SUPERSCRIPTS)
             out += "^{" + "".join(_SUPERSCRIPTS[c] for c in run) + "}"
             i += len(run)
@@ -63,7 +61,7 @@ def _formula(text: str) -> str:
             out += r"\sqrt{" + _formula(inner) + "}"
         elif char == "½":
             out, i = out + r"\tfrac12 ", i + 1
-        elif char == "*" and i and (text[i - 1].isalpha() or text[i - 1] in "ˢᵗ") and not text[i + 1 : i + 2].isalpha():
+        elif char == "*" and i and text[i - 1].isalpha() and not text[i + 1 : i + 2].isalpha():
             out, i = out + "^{*}", i + 1
         elif char == "*":
             out, i = out + r" \cdot ", i + 1

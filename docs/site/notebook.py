@@ -13,14 +13,13 @@ def read(text: str, root: str = "", repository: str = "") -> Any:
     """A percent script as a notebook, with a line below its title on how to have it."""
     notebook = jupytext.reads(text, fmt="py:percent")
     title, _, rest = notebook.cells[0].source.partition("\n")
-    name = _name(text, Path(root))
-    links = [f"{{download}}`Download this notebook </_build/notebooks/{name}.ipynb>`"]
+    path = _path(text, Path(root))
+    links = [f"{{download}}`Download this notebook </_build/notebooks/{path.stem}.ipynb>`"]
     if repository:
         place = repository.removeprefix("https://github.com/")
-        folder = next(Path(root).glob(f"*/{name}.py")).parent.name
         links.append(
             "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-            f"(https://colab.research.google.com/github/{place}/blob/main/docs/{folder}/{name}.ipynb)"
+            f"(https://colab.research.google.com/github/{place}/blob/main/docs/{path.parent.name}/{path.stem}.ipynb)"
         )
     notebook.cells[0].source = f"{title}\n\n{' '.join(links)}\n{rest}"
     for cell, below in itertools.pairwise(notebook.cells):
@@ -35,9 +34,9 @@ def _caption(cell: Any) -> str | None:
     return " ".join(match[1].split()) if match and cell.cell_type == "markdown" else None
 
 
-def _name(text: str, root: Path) -> str:
+def _path(text: str, root: Path) -> Path:
     """MyST-NB hands over the text and not the file: the file is the one that has it."""
-    return next(path.stem for path in scripts(root) if path.read_text(encoding="utf-8") == text)
+    return next(path for path in scripts(root) if path.read_text(encoding="utf-8") == text)
 
 
 def scripts(root: Path) -> list[Path]:

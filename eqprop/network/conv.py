@@ -203,7 +203,7 @@ class ConvNetwork(AbstractNetwork):
         gain = functools.partial(edge_gain, self.levels, self.feedback_gain)
         for edge in self._recurrent:
             a, b = edge.source, edge.target
-            feedback = self.kernels.get((a, b) if self.tied else (b, a))
+            _, feedback = self._pair(edge)
             incoming[b] = incoming[b] + scaled(self._arriving(edge, s[a]), gain(a, b))
             returning = edge.pool_transposed(edge.convolve(s[a], feedback), s[b])
             incoming[a] = incoming[a] + scaled(edge.convolve_transposed(returning, feedback, s[a]), gain(b, a))
@@ -223,8 +223,9 @@ class ConvNetwork(AbstractNetwork):
         shapes = dict(self.shape_items)
         for edge in self._recurrent:
             a, b, times = edge.source, edge.target, edge.times_used(shapes[edge.source])
-            forward = self.kernels.get((a, b), jnp.eye(shapes[a][2])[None, None])
-            feedback = forward if self.tied else self.kernels.get((b, a), forward)
+            forward, feedback = self._pair(edge)
+            if forward is None or feedback is None:
+                forward = feedback = jnp.eye(shapes[a][2])[None, None]
             weight = 2 * self.feedback_gain ** abs(self.levels[b] - self.levels[a]) * times[:, :, None, None]
             plus = plus + jnp.sum(weight * (forward + feedback) ** 2)
             minus = minus + jnp.sum(weight * (forward - feedback) ** 2)
@@ -243,6 +244,11 @@ class ConvNetwork(AbstractNetwork):
         """Edges with a kernel for each direction."""
         return [edge for edge in self._recurrent if edge.kernel_size is not None and not self.tied]
 
+    def _pair(self, edge: ConvEdge) -> tuple[Array | None, Array | None]:
+        """The kernels of both directions, one where there is but one, and none of a shortcut without."""
+        forward = self.kernels.get((edge.source, edge.target))
+        return forward, self.kernels.get((edge.target, edge.source), forward)
+
     def _arriving(self, edge: ConvEdge, s: Array) -> Array:
         return edge.pool(edge.convolve(s, self.kernels.get((edge.source, edge.target))))
 
@@ -252,9 +258,8 @@ class ConvNetwork(AbstractNetwork):
         from layer to layer, as two independent kernels have a mean that is shorter than either."""
 
         def shared(edge: ConvEdge) -> Array | None:
-            ends = {(edge.source, edge.target), (edge.target, edge.source)}
-            kernels = [self.kernels[pair] for pair in sorted(ends & self.kernels.keys())]
-            return sum(kernels[1:], start=kernels[0]) / len(kernels) if kernels else None
+            forward, feedback = self._pair(edge)
+            return None if forward is None or feedback is None else (forward + feedback) / 2
 
         centre, spread = _steepest(self.activation)
         rates, levels = {INPUT: images}, self.levels

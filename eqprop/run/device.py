@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         limit = float(given.get("limit", "1.0"))
     except ValueError:
-        raise UsageError(f"limit={given['limit']}: expected a number above 0.") from None
+        limit = float("nan")
     if not 0 < limit < float("inf"):
         raise UsageError(f"limit={given['limit']}: expected a number above 0.")
     print(fit(Path(plain[1]), Path(plain[2]), Path(plain[4]).expanduser(), limit))

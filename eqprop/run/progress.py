@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,9 +42,8 @@ class Progress:
         """Redraw the bar."""
         self._drawn = time.monotonic()
         done = epoch * self._batches + batch
-        fields: dict[str, Any] = {"epoch": f"{epoch + 1}/{self._epochs}"}
-        fields["numbers"] = escape(f"{self._pace(done)}  {_numbers(metrics)}")
-        self._bars.update(self._bar, completed=done, refresh=True, **fields)
+        numbers = escape(f"{self._pace(done)}  {_numbers(metrics)}")
+        self._bars.update(self._bar, completed=done, refresh=True, epoch=f"{epoch + 1}/{self._epochs}", numbers=numbers)
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """One finished epoch, on a line that stays."""
@@ -54,7 +52,6 @@ class Progress:
     def say(self, line: str) -> None:
         """A line that stays."""
         self._console.print(line, markup=False, soft_wrap=True)
-        self._console.file.flush()
 
     def _pace(self, done: int) -> str:
         elapsed, fresh = time.monotonic() - self._start, done - self._first

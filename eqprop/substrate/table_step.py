@@ -9,11 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from eqprop.substrate.base import Number, check_range, clipped_normal
-from eqprop.substrate.write import AbstractWrite, pulses
-
-WIDEST = 0.39
-"""The largest spread of devices whose steps all go forwards, as deviations end at two and a half of it."""
+from eqprop.substrate.base import Number, clipped_normal
+from eqprop.substrate.write import WIDEST, AbstractWrite, check_spreads, pulses
 
 
 def _floats(levels: Sequence[float]) -> tuple[float, ...]:
@@ -38,8 +35,7 @@ class TableStep(AbstractWrite):
     max_pulses: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_range(self, "device_spread", 0.0, WIDEST)
-        check_range(self, "cycle_spread")
+        check_spreads(self)
         for name, sign, word in (("up", 1, "rise"), ("down", -1, "fall")):
             levels = np.asarray(getattr(self, name), float)
             if levels.ndim != 1 or levels.size < 2 or not np.all(sign * np.diff(levels) > 0):

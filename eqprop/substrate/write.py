@@ -161,9 +161,18 @@ def _is_device(path: tuple) -> bool:
 
 def _check_pulses(part: AbstractWrite) -> None:
     check_range(part, "dw_min", 1e-12)
-    check_range(part, "device_spread", 0.0, 0.39)  # no device steps backwards
-    check_range(part, "cycle_spread")
+    check_spreads(part)
     check_range(part, "limit", 1e-12)
+
+
+WIDEST = 0.39
+"""The largest spread of devices whose steps all go forwards, as deviations end at two and a half of it."""
+
+
+def check_spreads(part: AbstractWrite) -> None:
+    """**Raises:** `ValueError` for a spread from device to device or from cycle to cycle that is out of range."""
+    check_range(part, "device_spread", 0.0, WIDEST)
+    check_range(part, "cycle_spread")
 
 
 def pulses(change: Array, size: Number, most: int | None, spread: Number, key: PRNGKeyArray) -> tuple[Array, Array]:

@@ -22,27 +22,28 @@ def claims(study: Study, scale: str, records: Sequence[Record]) -> list[str]:
 
     **Raises:** `UsageError` for a label or a measure that is not one.
     """
+    sentences = (_sentence(study, scale, text, records) for text in study.spec.get("claims", ()))
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def _sentence(study: Study, scale: str, text: str, records: Sequence[Record]) -> str | None:
+    """A claim with its numbers and n; nothing if one of them has no runs."""
     labels = {job.label for job in study.jobs(scale)}
-    made = []
-    for text in study.spec.get("claims", ()):
-        counts: list[int] = []
-
-        def filled(match: re.Match[str], counts: list[int] = counts) -> str:
-            ours, _, measure = (word.strip() for word in match[1].partition(":"))
-            names = [name.strip() for name in ours.split(" - ")]
-            measure = measure or "test_accuracy"
-            if not set(names) <= labels or measure not in MEASURES or len(names) > 2:
-                raise UsageError(f"{study.name}: the claim has {match[0]}, which is no cell and measure of the study.")
-            if len(names) == 2:
-                gaps = paired(names[0], names[1], records)
-                counts.append(len(gaps))
-                return spread(gaps, 1)
+    found: dict[str, tuple[str, int]] = {}
+    for hole in _HOLE.findall(text):
+        ours, _, measure = (word.strip() for word in hole.partition(":"))
+        names = [name.strip() for name in ours.split(" - ")]
+        measure = measure or "test_accuracy"
+        if not set(names) <= labels or measure not in MEASURES or len(names) > 2:
+            raise UsageError(f"{study.name}: the claim has {{{hole}}}, which is no cell and measure of the study.")
+        if len(names) == 2:
+            gaps = paired(names[0], names[1], records)
+            found[hole] = spread(gaps, 1), len(gaps)
+        else:
             done = [record for record in records if record.label == ours and record.missing is None]
-            counts.append(len(done))
-            return cell(of_records(done), measure) if done else ""
-
-        sentence = _HOLE.sub(filled, text)
-        if min(counts, default=1):
-            several = sorted(set(counts))
-            made.append(sentence + (f" (n = {' to '.join(map(str, several))})" if several else ""))
-    return made
+            found[hole] = cell(of_records(done), measure) if done else "", len(done)
+    counts = sorted({count for _, count in found.values()})
+    if 0 in counts:
+        return None
+    runs = f" (n = {' to '.join(map(str, counts))})" if counts else ""
+    return _HOLE.sub(lambda match: found[match[1]][0], text) + runs

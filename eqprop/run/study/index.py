@@ -41,7 +41,7 @@ def index(results: Path) -> str:
         links = ", ".join(f"[{scale}]({name}/{scale}/README.md)" for scale in scales)
         rows.append([f"`{name}`", study.spec["question"], links])
         best = scales[-1]
-        found = claims(study, best, load(results / name / best))
+        found = claims(study, best, load(results / name / best)) if "claims" in study.spec else []
         if found:
             limits = " ".join(study.spec.get("not_shown", DASH).split())
             claimed.append([" ".join(found), limits, f"[`eqprop study {name}`]({name}/{best}/README.md)"])

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from eqprop.run import train
-from eqprop.run.compose import CONFIGS, compose, own_folder, quoted
+from eqprop.run.compose import compose, own_folder, quoted
 from eqprop.run.errors import UsageError
 from eqprop.run.overrides import check_overrides, repaired
 from eqprop.run.provenance import changes, checkout, surroundings
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def folder_of(name: str, options: Options) -> Path:
     """Where page, figures and records of a study lie: among committed results if the study is the package's."""
-    root = checkout() if (CONFIGS / "study" / f"{name}.yaml").is_file() else None
+    root = checkout() if name in names() else None
     results = Path(options.results).expanduser() if options.results else (root or Path()) / RESULTS[root is None]
     return results / name / options.scale
 
