@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from eqprop import (
+    circuit as circuit,
     companion as companion,
     metrics as metrics,
     plot as plot,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import eqprop
-from eqprop import ConvNetwork, Stencil, substrate, topology
+from eqprop import ConvNetwork, Stencil, circuit, topology
 from eqprop.run.tables import DASH, markdown
 from helpers import (
     BATCH,
@@ -75,15 +75,15 @@ def rectified(key: jax.Array) -> ConvNetwork:
     return eqx.tree_at(lambda n: n.biases, network, jax.tree.map(lambda b: b + 0.2, network.biases))
 
 
-def circuit(key: jax.Array) -> substrate.ResistiveNetwork:
+def resistors(key: jax.Array) -> circuit.ResistiveNetwork:
     """Its conductances are small enough for steps of one time constant, as the next one's are."""
-    network = substrate.ResistiveNetwork((6, 5, 4, 3), volts=2.0, key=key)
+    network = circuit.ResistiveNetwork((6, 5, 4, 3), volts=2.0, key=key)
     return eqx.tree_at(lambda n: n.kernels, network, jax.tree.map(lambda k: 0.3 * k, network.kernels))
 
 
-def lattice(key: jax.Array) -> substrate.ResistorGraph:
-    settings: Any = dict(rails={4: 0.5}, leak=0.1, diodes=substrate.Diodes())
-    graph = substrate.ResistorGraph(9, topology.lattice((3, 3)), inputs=[0, 8], outputs=[2, 6], key=key, **settings)
+def lattice(key: jax.Array) -> circuit.ResistorGraph:
+    settings: Any = dict(rails={4: 0.5}, leak=0.1, diodes=circuit.Diodes())
+    graph = circuit.ResistorGraph(9, topology.lattice((3, 3)), inputs=[0, 8], outputs=[2, 6], key=key, **settings)
     return eqx.tree_at(lambda n: n.conductances, graph, 0.2 * graph.conductances)
 
 
@@ -110,8 +110,8 @@ NETWORKS: dict[str, Callable[[jax.Array], eqprop.AbstractNetwork]] = {
     "ConvNetwork.chain, tied, max pooling, clipped_relu": rectified,
     "ConvNetwork.residual, independent": lambda key: ConvNetwork.residual((4, 4, 2), 2, ((2, 1), (3, 1)), key=key),
     "SparseNetwork": sparse,
-    "substrate.ResistiveNetwork, passive": circuit,
-    "substrate.ResistorGraph": lattice,
+    "circuit.ResistiveNetwork, passive": resistors,
+    "circuit.ResistorGraph": lattice,
     "EnergyNetwork, said to be analytic": memory,
     "VectorField, said to be analytic": swirl,
 }
@@ -122,7 +122,7 @@ def made(name: str) -> Problem:
     keys = jax.random.split(jax.random.key(0), 3)
     network = NETWORKS[name](keys[0])
     shape = network.image_shape if isinstance(network, ConvNetwork) else (6,)
-    shape = (len(network.inputs),) if isinstance(network, substrate.ResistorGraph) else shape
+    shape = (len(network.inputs),) if isinstance(network, circuit.ResistorGraph) else shape
     x = jax.random.uniform(keys[1], (BATCH, *shape), minval=-1.0)
     outputs = network.at(x[0]).initial_state()["out"].size
     return Problem(eqprop.Model(network, eqprop.SquaredError()), x, jax.random.normal(keys[2], (BATCH, outputs)))

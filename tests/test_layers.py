@@ -9,6 +9,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "eqprop"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 BESIDE = (
+    "circuit",
     "companion",
     "data",
     "run",
@@ -52,6 +53,7 @@ RANKS = {
     "equilibrium": 5,
     "trace": 5,
     "train": 6,
+    "circuit": 6,
     "companion": 7,
     "fit": 7,
     "plot": 7,
@@ -129,13 +131,10 @@ SUBSTRATE = {
     "base": 0,
     "neurons": 1,
     "probe": 1,
-    "resistive": 1,
-    "resistor_graph": 2,
     "write": 1,
     "table_step": 2,
     "dynamics": 2,
     "kernels": 2,
-    "netlist": 2,
     "nudge": 2,
     "deployment": 3,
     "conductance": 4,

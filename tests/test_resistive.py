@@ -9,7 +9,8 @@ import pytest
 
 import eqprop
 from eqprop import Newton
-from eqprop.substrate import Diodes, Mismatch, ResistiveNetwork, Substrate
+from eqprop.circuit import Diodes, ResistiveNetwork
+from eqprop.substrate import Mismatch, Substrate
 from helpers import finite_differences, flat, gap, relative_error
 
 NEWTON = Newton(tol=1e-15, max_steps=100)

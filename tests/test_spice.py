@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eqprop.circuit import netlist
 from eqprop.run.errors import UsageError
-from eqprop.substrate import netlist
 from experiments.spice import compare, simulator
 from experiments.spice.circuits import error_vector, flat, random_circuit, relative, relaxed
 from experiments.spice.comparisons import fixed_points, gradients, noise

@@ -14,10 +14,10 @@ from jax.flatten_util import ravel_pytree
 import eqprop
 import eqprop.data
 from eqprop import FiniteNudge, Newton, RecurrentBackprop, SquaredError, Trainer, topology
+from eqprop.circuit import Diodes, ResistorGraph
 from eqprop.data import Dataset, Split
 from eqprop.run.build import build
 from eqprop.run.train import run
-from eqprop.substrate import Diodes, ResistorGraph
 from helpers import Problem, flat, relative_error
 from runs import as_users_run, configuration
 

@@ -37,7 +37,7 @@ jax.config.update("jax_enable_x64", True)
 
 def lattice(outputs):
     """4 × 4 nodes: two are held at the inputs and one at ground, and one or two are read."""
-    return eq.substrate.ResistorGraph(
+    return eq.circuit.ResistorGraph(
         16, topology.lattice((4, 4)), inputs=[0, 3], outputs=outputs, rails={12: 0.0}, key=jax.random.key(0)
     )
 
@@ -78,7 +78,7 @@ def propagated(network, x, y):
     """The gradient of equilibrium propagation."""
     model = eq.Model(network, eq.SquaredError(regression=True))
     gradient = trainer.gradient(model, (x, y), key=jax.random.key(0))[0].network
-    assert isinstance(gradient, eq.substrate.ResistorGraph)
+    assert isinstance(gradient, eq.circuit.ResistorGraph)
     return gradient.conductances
 
 

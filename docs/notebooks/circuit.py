@@ -32,8 +32,8 @@ import numpy as np
 import optax
 
 import eqprop as eq
+from eqprop.circuit import Diodes, ResistiveNetwork, netlist
 from eqprop.data import xor
-from eqprop.substrate import Diodes, ResistiveNetwork, netlist
 
 jax.config.update("jax_enable_x64", True)  # the currents of diodes are exponential in the voltage
 

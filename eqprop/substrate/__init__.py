@@ -36,8 +36,6 @@ from eqprop.substrate.probe import (
     PhaseOffset as PhaseOffset,
     ReadoutNoise as ReadoutNoise,
 )
-from eqprop.substrate.resistive import Diodes as Diodes, ResistiveNetwork as ResistiveNetwork
-from eqprop.substrate.resistor_graph import ResistorGraph as ResistorGraph
 from eqprop.substrate.stack import Substrate as Substrate
 from eqprop.substrate.table_step import Fit as Fit, TableStep as TableStep, fit_step as fit_step
 from eqprop.substrate.write import (

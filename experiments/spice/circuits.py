@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import eqprop
-from eqprop.substrate import Diodes, ResistiveNetwork, netlist
+from eqprop.circuit import Diodes, ResistiveNetwork, netlist
 
 FARADS = 1e-9
 NEWTON = eqprop.Newton(tol=1e-16, max_steps=100)

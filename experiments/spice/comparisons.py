@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from eqprop.substrate import ResistiveNetwork, netlist
-from eqprop.substrate.resistive import BOLTZMANN, CHARGE
+from eqprop.circuit import ResistiveNetwork, netlist
+from eqprop.circuit.diodes import BOLTZMANN, CHARGE
 from experiments.spice import simulator
 from experiments.spice.circuits import FARADS, Circuit, error_vector, flat, gradient, linearised, relative, relaxed
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jax
 
+from eqprop.circuit import netlist
 from eqprop.run.errors import fail
-from eqprop.substrate import netlist
 from experiments.spice import simulator
 from experiments.spice.circuits import random_circuit
 

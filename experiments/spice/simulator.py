@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eqprop.substrate import netlist
-from eqprop.substrate.resistive import ResistiveNetwork
+from eqprop.circuit import ResistiveNetwork, netlist
 
 ABSENT = "ngspice is not installed: `apt-get install ngspice` on Debian, `brew install ngspice` on macOS."
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Inexact, Int32, PRNGKeyArray, Shaped
 
 from eqprop._tree import AnyState
 from eqprop.activation import linear
+from eqprop.circuit.diodes import Diodes
 from eqprop.network.base import AbstractNetwork, Activation
-from eqprop.substrate.resistive import Diodes
 
 
 class ResistorGraph(AbstractNetwork):

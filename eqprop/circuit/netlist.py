@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from eqprop.circuit.resistive import ResistiveNetwork
 from eqprop.network.dense import INPUT
-from eqprop.substrate.resistive import ResistiveNetwork
 
 OPTIONS = ".options reltol=1e-10 abstol=1e-18 vntol=1e-15 gmin={gmin:g} temp={celsius:.10g} itl1=1000"
 
