@@ -18,6 +18,9 @@ from eqprop.model import Example, Model
 from eqprop.readout import Target
 from eqprop.relaxation import AbstractRelaxation, until_rounding
 
+LEAKAGE = 1e-2
+"""The leakage above which an audit asks whether the network is analytic."""
+
 
 class Audit(eqx.Module):
     """The error of an estimate `δ`, per example, relative to the norm of the true error vector `δ_RBP`. With the
@@ -40,8 +43,9 @@ class Audit(eqx.Module):
     cosine_hidden: Float[Array, "..."]
     """The same over the hidden layers; over all layers if there are none."""
     leakage: Float[Array, "..."]
-    """`‖Im δ‖ / ‖Re δ‖` of Cauchy's sum over the whole circle, without its symmetry: 0 for an analytic network that
-    has settled, NaN for one that is not analytic."""
+    """`(‖Im δ‖ + ‖c₋₁‖) / ‖Re δ‖` of the whole circle, without its symmetry: what its sum has beside its real part,
+    and what answers to the conjugate of the nudge. 0 for an analytic network that has settled; NaN for one that does
+    not say it is analytic."""
     radius: Float[Array, "..."]
     """The radius of the audited circle."""
     convergence_radius: Float[Array, "..."]
@@ -61,6 +65,14 @@ class Audit(eqx.Module):
                 f"{float(beyond.mean()):.0%} of the examples (the smallest is "
                 f"{float(self.convergence_radius[beyond].min()):.2g}): more points will not help there. "
                 "Shrink the radius."
+            )
+        leaking = self.settled & (self.leakage > LEAKAGE)
+        if leaking.any():
+            messages.append(
+                "A nudge on a circle leaks into what an analytic network has not, by up to "
+                f"{float(self.leakage[leaking].max()):.2g} of the response. If a smaller radius does not help, some "
+                "function of the network is not analytic, such as an absolute value, a comparison or a conjugate: "
+                "say holomorphic=False and nudge at real points."
             )
         if not self.settled.all():
             messages.append(
@@ -165,8 +177,10 @@ def _audit_one(
         results.append(worst(circle.result))
         samples = jax.vmap(field.rates)(circle.state)
         convergence_radius = _convergence_radius(_taylor_magnitudes(samples), radius)
-        delta = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[1] / num_points, samples)
-        leakage = _tree.norm(jax.tree.map(jnp.imag, delta)) / _tree.norm(jax.tree.map(jnp.real, delta))
+        order = lambda n: jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[n] / num_points, samples)
+        delta, conjugate = order(1), _tree.norm(order(-1))
+        imaginary, real = (_tree.norm(jax.tree.map(part, delta)) for part in (jnp.imag, jnp.real))
+        leakage = (imaginary + conjugate) / real
 
     scale = _tree.norm(true.delta)
     hidden = metrics.layer_cosines(estimate, true.delta, model.readout.layers)

@@ -1,6 +1,9 @@
 """A model, a network with its readout, and one example of it."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, PyTree, Scalar, Shaped
@@ -88,8 +91,8 @@ class Example(eqx.Module):
 def checked(model: Model, batch: Batch) -> tuple[Shaped[Array, "batch ..."], Array]:
     """The batch as arrays of JAX.
 
-    **Raises:** `ValueError` for a single example, for an empty batch, for another number of targets than of inputs, and
-    for classes out of range where they can be seen.
+    **Raises:** `ValueError` for a single example, for an empty batch, for another number of targets than of inputs, for
+    classes out of range where they can be seen.
     """
     x, y = map(jnp.asarray, batch)
     if x.ndim == 0 or y.ndim == 0:
@@ -98,6 +101,7 @@ def checked(model: Model, batch: Batch) -> tuple[Shaped[Array, "batch ..."], Arr
         raise ValueError(
             f"A batch has {x.shape[0]} inputs and {y.shape[0]} targets; expected as many of each, and at least one."
         )
+    eqx.filter_eval_shape(_check_drive, model.network, x[0])
     if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer) and _tree.is_concrete(y):
         initial = lambda m, x: m.readout.predict(m.network.rates(m.network.at(x).initial_state()))
         classes = eqx.filter_eval_shape(initial, model, x[0]).size
@@ -108,6 +112,22 @@ def checked(model: Model, batch: Batch) -> tuple[Shaped[Array, "batch ..."], Arr
                 f"expected whole numbers from 0 to {classes - 1}. Count them from 0, or change the readout."
             )
     return x, y
+
+
+def _check_drive(network: AbstractNetwork, x: Array) -> None:
+    """**Raises:** `ValueError` if the drive is not of the layers and shapes of the state."""
+    field = network.at(x)
+    state = field.initial_state()
+    expected = {name: v.shape for name, v in state.items()}
+    try:
+        given: Any = {name: v.shape for name, v in jax.eval_shape(field.drive, field.rates(state)).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        given = str(error)
+    if given != expected:
+        raise ValueError(
+            f"The drive of a {type(network).__name__} has to have the layers and shapes of its state, {expected}; it "
+            f"gave: {given}"
+        )
 
 
 def check_teaching(model: Model, x: Shaped[Array, "..."], y: Target) -> None:

@@ -47,7 +47,10 @@ class AbstractReadout(eqx.Module):
 
     def measures(self, scores: Float[Array, " classes"], y: Target) -> dict[str, Float[Array, ""]]:
         """What is measured of a prediction besides the loss, to be averaged over examples: by default whether the
-        highest score is the class of `y` (`accuracy`), and whether one of the highest five is (`top5`)."""
+        highest score is the class of `y` (`accuracy`), and whether one of the highest five is (`top5`). A single
+        score tells no classes apart, and has neither."""
+        if scores.size == 1:
+            return {}
         right = {"accuracy": correct(scores, y), "top5": correct(scores, y, k=5)}
         return {name: value.astype(scores.dtype) for name, value in right.items()}
 

@@ -50,7 +50,8 @@ class Trainer(eqx.Module):
     diverged never takes part."""
     warm_start: int = eqx.field(static=True, default=0)
     """Steps at the beginning in which homeostasis acts alone. Error vectors that independent feedback weights carry
-    have no direction yet, and deep networks take harm from them."""
+    have no direction yet, and deep networks take harm from them. The optimiser then starts anew: moments of the
+    penalty's gradient, which is large at first, would hold the task's back for as long as it remembers."""
     substrate: AbstractSubstrate | None = None
     """The device that the network runs on: its dynamics in free and nudged phases, its measurement in the estimator and
     in predictions, its writes at the end of the optimiser's chain. Models given and returned hold the nominal
@@ -95,7 +96,7 @@ class Trainer(eqx.Module):
 
         **Raises:** `ValueError` as `gradient` does.
         """
-        key = jax.random.fold_in(state.key, state.step)
+        state, key = self._begun(state), jax.random.fold_in(state.key, state.step)
         task = (state.step >= self.warm_start).astype(float) if self.warm_start else None
         gradient, measured = self._gradient(state.model, batch, key, task)
         params, write_key = eqx.filter(state.model, eqx.is_inexact_array), jax.random.split(key, 5)[4]
@@ -218,6 +219,14 @@ class Trainer(eqx.Module):
         reference, usable = until_rounding(self.relaxation), lambda response: self._judge(free, response)[1]
         models = device, device if self.substrate is None else self.substrate.nudge(device)
         return alignment(models, currents, y, free, estimator, reference=reference, usable=usable, key=align_key)
+
+    def _begun(self, state: TrainState) -> TrainState:
+        """The state with a new optimiser where a warm start has ended."""
+        if not self.warm_start:
+            return state
+        new = self._rule.init(eqx.filter(state.model, eqx.is_inexact_array))
+        begins = state.step == self.warm_start
+        return TrainState(state.model, _tree.where(begins, new, state.optimiser), state.key, state.step)
 
     @property
     def _estimator(self) -> AbstractEstimator:

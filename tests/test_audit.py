@@ -101,6 +101,22 @@ def test_an_audit_of_a_network_that_is_not_analytic():
     assert report.warnings() == []
 
 
+def test_an_audit_finds_what_is_not_analytic():
+    """A field of which half is conjugated solves the same equations on the real line, and other ones beside it."""
+    weights = 0.15 * jax.random.normal(jax.random.key(0), (4, 4))
+
+    def field(u, x):
+        half = 0.5 * (jnp.tanh(u["out"]) + jnp.tanh(jnp.conj(u["out"])))
+        return {"out": half @ weights.astype(half.dtype) + x.astype(half.dtype) - u["out"]}
+
+    model = eqprop.Model(eqprop.VectorField(field, {"out": 4}, holomorphic=True), eqprop.SquaredError())
+    estimator = FiniteNudge(stencil=eqprop.centred(0.05), relaxation=SETTLE)
+    x, y = jax.random.normal(jax.random.key(1), (3, 4)), jnp.ones((3, 4))
+    report = audit(model, x, y, estimator=estimator, relaxation=SETTLE, reference=SETTLE)
+    assert np.all(report.settled) and float(jnp.min(report.leakage)) > 0.05
+    assert "some function of the network is not analytic" in " ".join(report.warnings())
+
+
 def test_what_has_no_direction_and_what_no_recurrence():
     """A vanished vector has no cosine; a network of one layer is symmetric."""
     a, zero = {"out": jnp.ones(3)}, {"out": jnp.zeros(3)}

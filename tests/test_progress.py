@@ -55,6 +55,18 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(clock, monkeypatch):
     assert "━" in text and stream.getvalue().endswith("\x1b[2K")
 
 
+def test_the_pace_leaves_compilation_out(clock, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with Progress(2, 10, 50) as shown:
+        clock[0] = 100.0
+        shown.compiled(5)
+        shown.compiled(6)  # of later calls it knows nothing
+        clock[0] = 101.0
+        shown.epoch(0, METRICS)
+    assert "250 images/s  0:02 left" in stream.getvalue()
+
+
 def test_an_error_leaves_the_terminal_as_it_was(clock, monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)

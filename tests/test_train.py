@@ -193,6 +193,13 @@ def test_homeostasis_acts_alone_at_a_warm_start():
     second, metrics = step(trainer, first, (p.x, p.y))
     both = jax.tree.map(jnp.add, estimate(estimator, first.model, p.x, p.y)[1], penalty(first.model))
     assert gap(changed(first.model, second.model), both) < 1e-8 and metrics["usable_fraction"] == 1.0
+    # The optimiser of the second step has forgotten the first.
+    adam = Trainer(RELAX, estimator, optax.adam(0.1), form, warm_start=1)
+    after = [step(adam, adam.init(p.model, key=KEY), (p.x, p.y))[0]]
+    after.append(step(adam, after[0], (p.x, p.y))[0])
+    alone = Trainer(RELAX, estimator, optax.adam(0.1), form)
+    new, _ = step(alone, alone.init(after[0].model, key=KEY), (p.x, p.y))
+    assert gap(after[1].model, new.model) < TOL
     wrong: list[Any] = [-1, 2.5]
     for steps in wrong:
         with pytest.raises(ValueError, match=f"warm_start is {steps}; expected a number of steps"), unchecked():

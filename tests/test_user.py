@@ -373,3 +373,31 @@ def test_hopfield_drive_is_the_gradient_of_its_interaction():
     s = jax.tree.map(lambda b: jax.random.normal(KEY, b.shape), network.biases)
     derived = eqprop.AbstractEnergyNetwork.drive(network, s, field.current)
     assert gap(derived, field.drive(s)) < 1e-14
+
+
+def one_layer_short(u, x):
+    return {"out": x - u["out"]}
+
+
+def of_another_shape(u, x):
+    return {"hidden": x - u["hidden"], "out": x - u["out"][:1]}
+
+
+def a_layer_too_many(u, x):
+    return {**one_layer_short(u, x), "hidden": x, "more": x}
+
+
+@pytest.mark.parametrize("field", [one_layer_short, of_another_shape, a_layer_too_many])
+def test_a_drive_with_other_layers_than_the_state_is_refused(field):
+    network = eqprop.VectorField(field, {"hidden": 4, "out": 3})
+    trainer = eqprop.Trainer(eqprop.Picard(), eqprop.RecurrentBackprop(relaxation=eqprop.Picard()), optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"drive of a VectorField .* of its state, {'hidden': \(4,\), 'out': \(3,\)}"):
+        trainer.evaluate(eqprop.Model(network, SquaredError()), (jnp.ones((2, 4)), jnp.ones((2, 3))))
+
+
+def test_a_single_score_has_no_accuracy():
+    """It tells no classes apart: the loss is all there is to say."""
+    network = eqprop.VectorField(lambda u, x: {"out": x - u["out"]}, {"out": 1})
+    trainer = eqprop.Trainer(eqprop.Picard(), eqprop.RecurrentBackprop(relaxation=eqprop.Picard()), optax.sgd(0.1))
+    found = trainer.evaluate(eqprop.Model(network, SquaredError()), (jnp.ones((2, 1)), jnp.zeros((2, 1))))
+    assert "accuracy" not in found and found["loss"] == pytest.approx(0.5)

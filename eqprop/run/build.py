@@ -134,7 +134,9 @@ def _chosen(dataset: Dataset, cfg: DictConfig) -> Dataset:
 
 
 def _decay_steps(cfg: DictConfig, batches: int) -> tuple[int, ...]:
-    return () if cfg.schedule._target_ == "optax.constant_schedule" else (cfg.epochs * batches,)
+    """How long a schedule falls: over the steps that follow a warm start, with which the optimiser starts anew."""
+    constant = cfg.schedule._target_ == "optax.constant_schedule"
+    return () if constant else (max(cfg.epochs * batches - cfg.warm_start, 1),)
 
 
 def _target(cfg: DictConfig) -> Callable[[Array], Array]:

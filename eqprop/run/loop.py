@@ -127,6 +127,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
                 several = task.placement.batches(images, labels)
                 state, sums = programs.advance(state, sums, *several, keys, jnp.int32(count))
                 number, head["position"] = number + count, head["position"] + count
+                progress.compiled(head["position"])
                 if progress.due():
                     progress.update(epoch, number, _means(sums, number))
                 if number == batches:

@@ -19,6 +19,7 @@ class Progress:
         self._live = sys.stdout.isatty()
         self._epochs, self._batches, self._batch_size = epochs, batches, batch_size
         self._first, self._start, self._drawn = done, time.monotonic(), 0.0
+        self._compiled = False
         # A narrow terminal cuts the numbers off, and never the epoch.
         count = TextColumn("epoch {task.fields[epoch]}", table_column=Column(min_width=6 + len(f"{epochs}/{epochs}")))
         columns = count, BarColumn(10), TextColumn("{task.fields[numbers]}")
@@ -33,6 +34,11 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         del kind, error, at
         self._bars.stop()
+
+    def compiled(self, done: int) -> None:
+        """The first call has returned, after `done` batches: images a second are counted from here."""
+        if not self._compiled:
+            self._compiled, self._first, self._start = True, done, time.monotonic()
 
     def due(self) -> bool:
         """Whether the bar should be redrawn; asking for its numbers makes the device wait."""
