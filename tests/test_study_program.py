@@ -74,6 +74,18 @@ def labels(folder: Path = Path("results/made/quick")) -> list[tuple[str, int]]:
     return [(found.label, found.seed) for found in store.load(folder)]
 
 
+def test_some_rows_first(asked, tmp_path):
+    """What is left out stays as it is, also where all would run again."""
+    rows = {"with": {"title": "with"}, "without": {"title": "without", "set": ["data.seed=1"]}}
+    write_study(tmp_path / "configs", **{**ONE, "rows": rows})
+    make("only=*out")
+    assert [run.label for run in asked] == ["without"] and labels() == [("without", 0)]
+    make("only=with*", "rerun=true")
+    assert sorted(run.label for run in asked[1:]) == ["with", "without"]
+    make("only=with", "rerun=true")
+    assert [run.label for run in asked[3:]] == ["with"] and labels() == [("with", 0), ("without", 0)]
+
+
 def test_what_is_recorded_is_not_run_again(asked, tmp_path, monkeypatch):
     """What counts is the configuration, the label of the data and the numerics; not where the runs lie."""
     write_study(tmp_path / "configs", **ONE)

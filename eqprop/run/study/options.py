@@ -14,6 +14,8 @@ class Options(NamedTuple):
     scale: str = "cpu"
     workers: int | None = None
     rerun: bool = False
+    only: str = "*"
+    """A pattern of the labels of rows to run now."""
     redraw: bool = False
     results: str | None = None
     root: str = "outputs"
@@ -77,6 +79,7 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "scale": lambda key, value: _choice(key, value, SCALES),
     "workers": _count,
     "rerun": _flag,
+    "only": lambda key, value: value,
     "redraw": _flag,
     "results": _path,
     "root": _path,

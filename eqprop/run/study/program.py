@@ -1,5 +1,6 @@
 """Run studies: `eqprop study NAME [scale=quick|cpu|full]`."""
 
+import fnmatch
 import json
 import os
 import sys
@@ -43,6 +44,7 @@ Keys, with their defaults:
   scale=cpu       quick: a minute; cpu: two cores; full: the published length, on a graphics card
   workers=null    runs at a time, a process each; null: one for every core, and at most two
   rerun=false     train again what is recorded
+  only=PATTERN    rows to run now, such as 8-weak-*; the page says what is left
   redraw=false    page and figures from the records alone; nothing is run
   results=null    where pages and records go; null: docs/results of a checkout for its own studies, else ./results
   root=outputs    where run folders go
@@ -206,10 +208,9 @@ def _plan(jobs: Sequence[Job], found: Sequence[Record], options: Options, own: P
             same = {key: there[key] for key in members if key in there and _same(there[key], cfg)}
             missing = len(same) < len(members) or any(record.missing for record in same.values())
             if missing and finished(cfg) is not None:
-                same = {(record.label, record.seed): record for record in read_run(run_path(cfg), job.label)}
-                missing = False
+                same, missing = {(r.label, r.seed): r for r in read_run(run_path(cfg), job.label)}, False
             kept |= same
-            if missing or options.rerun:
+            if (missing or options.rerun) and fnmatch.fnmatch(job.label, options.only):
                 todo.append(Run(job.label, seed, words, run_path(cfg)))
     todo.sort(key=lambda run: run.seed)  # so that a study that is stopped has something of every row
     return _Plan(kept, todo, configurations)
@@ -220,8 +221,10 @@ def _run(
 ) -> list[Record]:
     """The records of all jobs: those that are there, and those of the runs that were missing."""
     kept, todo, configurations = _plan(jobs, found, options, own)
-    recorded = len(configurations) - len(todo)
-    print(f"{study.name}, {options.scale}: {len(configurations)} runs, {recorded} of them recorded", flush=True)
+    recorded = sum(key in kept for key in configurations)
+    print(
+        f"{study.name}, {options.scale}: {len(configurations)} runs, {recorded} recorded, {len(todo)} to do", flush=True
+    )
 
     def done(run: Run, reason: str | None) -> None:
         if reason is None and (run.folder / SUMMARY).exists():
