@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 import eqprop
+import eqprop.circuit
 import eqprop.companion
 import eqprop.data
 import eqprop.substrate
@@ -25,7 +26,7 @@ from eqprop.run.compose import compose
 from eqprop.run.study.options import parse
 from eqprop.run.study.spec import names
 from helpers import ROOT, unchecked
-from runs import as_users_run, run_python
+from runs import as_users_run, finish, run_python, start
 
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "site"))
@@ -128,7 +129,9 @@ def listed() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("module", [eqprop, eqprop.substrate, eqprop.data, eqprop.companion], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [eqprop, eqprop.circuit, eqprop.substrate, eqprop.data, eqprop.companion], ids=lambda m: m.__name__
+)
 def test_every_public_name_is_in_the_reference(module):
     public = {name for name, value in vars(module).items() if name[0] != "_" and not inspect.ismodule(value)}
     told_elsewhere = {"NUMERICS", "PackageNotFoundError", "version", "SOURCES", "CIFAR_MEAN", "CIFAR_STD", "Source"}
@@ -216,6 +219,26 @@ def first(word: str) -> str:
     if "interval(" in word:
         return f"{override.key_or_group}={re.findall(r'interval[(]([^,]+),', word)[0]}"
     return f"{override.key_or_group}={next(override.sweep_string_iterator())}"
+
+
+TRAININGS = [line for _, line in EVERY if re.match(r"eqprop train\b(?!.*(--help|=mine|launcher|--search$))", line)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", sorted({*TRAININGS}), ids=lambda line: line[:80])
+def test_a_training_of_a_page_runs(line, tmp_path):
+    """For one epoch, of few images where there are many, and with one trial of a search in place of many."""
+    words = shlex.split(re.sub(r"--search\b( [0-9]+)?", "--search 1", line))[1:]
+    settings = [first(word) for word in words[1:] if "=" in word]
+    few = ["data.train_examples=2000"] if compose(settings, "train").data.name == "fashion_mnist" else []
+    process = start(
+        [sys.executable, "-m", "eqprop", *words, "epochs=1", *few, f"run.root={tmp_path}"], tmp_path / "cache"
+    )
+    code, output = finish(process, 900)
+    if "eqprop data fashion_mnist" in output:
+        pytest.skip("the files of Fashion-MNIST are not at hand")
+    assert code == 0, output
+    assert list(tmp_path.rglob("summary.json"))
 
 
 def test_commands_are_found():
