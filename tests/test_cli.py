@@ -201,8 +201,14 @@ def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
         deploy.main([str(tmp_path / "a run"), "substrate=ideal", "chips=2"])
         deploy.main([str(tmp_path / "a run"), "substrate=ideal", "chips=3", "split=test",
                      "+substrate.mismatch={_target_: eqprop.substrate.Mismatch, sigma: 0.5}"])  # fmt: skip
-    records = [json.loads(path.read_text()) for path in (tmp_path / "a run" / "deployed").iterdir()]
-    ideal, rough = sorted(records, key=lambda record: record["chips"])
+        deploy.main([str(tmp_path / "a run"), "substrate=ideal", "chips=1", "epochs=2",
+                     "+substrate.mismatch={_target_: eqprop.substrate.Mismatch, sigma: 0.5}"])  # fmt: skip
+    written = sorted((tmp_path / "a run" / "deployed").iterdir())
+    records = [json.loads(path.read_text()) for path in written if path.suffix == ".json"]
+    trained, ideal, rough = sorted(records, key=lambda record: record["chips"])
+    assert [path.suffix for path in written] == [".json", ".png"] * 3
+    assert trained["epochs"] == 2 and trained["trained"]["accuracy"][0] > trained["results"]["accuracy"][0]
+    assert "epochs" not in ideal and "After 2 epochs on each chip" in capsys.readouterr().out
     assert ideal["results"]["accuracy"] == pytest.approx([summary["validation_accuracy"]] * 2, abs=1e-6)
     assert len(set(rough["results"]["accuracy"])) > 1 and rough["split"] == "test"
     assert sorted(p.name for p in (tmp_path / "a run").iterdir()) == sorted([*before, "deployed"])
@@ -212,6 +218,7 @@ def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
         ([str(tmp_path / "a run"), "substrate=ideal", "network.angle=3"], "network.angle=3 is not of the device"),
         ([str(tmp_path), "substrate=ideal"], "holds no run"),
         ([str(tmp_path / "a run"), "substrate=ideal", "chips=0"], "chips=0: expected"),
+        ([str(tmp_path / "a run"), "substrate=ideal", "epochs=x"], "epochs=x: expected a whole number of at least 0"),
     ):
         with pytest.raises(SystemExit):
             cli.main(["deploy", *words])

@@ -1,8 +1,9 @@
-"""Put a trained network on many chips and measure it there, without training: `eqprop deploy`."""
+"""Put a trained network on many chips, measure it there, and train it on if asked: `eqprop deploy`."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,25 @@ from eqprop.run.record import checkpoint_of, recorded
 from eqprop.run.tables import markdown, spread
 
 USAGE = """
-usage: eqprop deploy RUN substrate=CHOICE [chips=10] [split=validation|test] [checkpoint=NAME] [KEY=VALUE ...]
+usage: eqprop deploy RUN substrate=CHOICE [chips=10] [epochs=0] [split=validation|test] [checkpoint=NAME] [KEY=VALUE]
 
   eqprop deploy outputs/digits-0123456789 substrate=rram_crossbar chips=20
   eqprop deploy outputs/digits-0123456789 substrate=cmos_ota substrate.mismatch.sigma=0.2 split=test
+  eqprop deploy outputs/digits-0123456789 substrate=cmos_ota epochs=2
 
-RUN is the folder of a trained network. Every chip draws its own fixed patterns. Nothing is trained, and the run is not
-changed; the results go to RUN/deployed/. Choose devices on validation images, and measure the chosen one on the test.
+RUN is the folder of a trained network. Every chip draws its own fixed patterns. With epochs=K each chip is trained for
+K epochs more, as the run was, and measured again. The run is not changed; results and a figure go to RUN/deployed/.
+Choose devices on validation images, and measure the chosen one on the test.
 """
 FOLDER = "deployed"
-_OWN = {"chips": "10", "split": "", "checkpoint": ""}
+_OWN = {"chips": "10", "epochs": "0", "split": "", "checkpoint": ""}
+_SHOWN = {
+    "accuracy": ("{split} accuracy (%)", 100, 2, min),
+    "unsettled_fraction": ("unsettled (%)", 100, 2, max),
+    "cosine_hidden": ("hidden cosine", 1, 3, min),
+    "functional_asymmetry": ("functional asymmetry", 1, 3, max),
+}
+"""What is measured of a chip: its title, factor, digits, and which of two values is the worse."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,8 +46,9 @@ def main(arguments: Sequence[str]) -> None:
     run, *rest = words
     given = _OWN | dict(word.split("=", 1) for word in rest if word.partition("=")[0] in _OWN)
     others = repaired([word for word in rest if word.partition("=")[0] not in _OWN])
-    if not given["chips"].isdigit() or int(given["chips"]) < 1:
-        raise UsageError(f"chips={given['chips']}: expected a whole number of at least 1.")
+    for name, least in (("chips", 1), ("epochs", 0)):
+        if not given[name].isdigit() or int(given[name]) < least:
+            raise UsageError(f"{name}={given[name]}: expected a whole number of at least {least}.")
     check_overrides(others, "train", own_folder())
     wrong = [word for word in others if not word.lstrip("+~").startswith(("substrate", "data.root", "runtime"))]
     if wrong or not any(word.startswith("substrate=") for word in others):
@@ -46,7 +57,8 @@ def main(arguments: Sequence[str]) -> None:
             f"{what}: give substrate=CHOICE and settings substrate.KEY=VALUE; the network is that of the run."
         )
     cfg = configuration(Path(run).expanduser(), others, own_folder())
-    print(deploy(Path(run).expanduser(), cfg, int(given["chips"]), given["split"] or None, given["checkpoint"] or None))
+    chips, epochs = int(given["chips"]), int(given["epochs"])
+    print(deploy(Path(run).expanduser(), cfg, chips, given["split"] or None, given["checkpoint"] or None, epochs))
 
 
 def configuration(folder: Path, words: Sequence[str], own: Path | None = None) -> DictConfig:
@@ -63,11 +75,13 @@ def configuration(folder: Path, words: Sequence[str], own: Path | None = None) -
     return cfg
 
 
-def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, checkpoint: str | None = None) -> str:
-    """A table of every chip, the worst values and the mean; the results are written to `folder/deployed`.
+def deploy(
+    folder: Path, cfg: DictConfig, chips: int, split: str | None = None, checkpoint: str | None = None, epochs: int = 0
+) -> str:
+    """A table of every chip, the worst values and the mean; results and figure are written to `folder/deployed`.
 
     **Arguments:** `split`, `validation` (the default where the run has any) or `test`; `checkpoint`, a name in the
-    run's folder of checkpoints, by default the last.
+    run's folder of checkpoints, by default the last; `epochs` of training on every chip.
 
     **Raises:** `ValueError` for a device that does not go with the network, a split that is not there, or a checkpoint
     that is missing or of another model.
@@ -77,6 +91,7 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
     import jax.numpy as jnp
     import numpy as np
 
+    from eqprop.data.augment import batch_key
     from eqprop.run import runtime
     from eqprop.run.build import build, instantiate
     from eqprop.run.checkpoint import DamagedCheckpoint, write_atomically
@@ -107,28 +122,76 @@ def deploy(folder: Path, cfg: DictConfig, chips: int, split: str | None = None, 
         aligned = trainer.alignment(model, (x[:few], y[:few]), key=key)
         return {**trainer.evaluate(model, (x, y)), **aligned}
 
-    chosen = ("accuracy", "unsettled_fraction", "cosine_hidden", "functional_asymmetry")
-    found: dict[str, list[float]] = {name: [] for name in chosen}
+    @eqx.filter_jit
+    def step(trainer: Any, state: Any, images: Any, labels: Any, key: Any) -> Any:
+        return trainer.step(state, (task.preprocess(images, key=key), task.target(labels)))[0]
+
+    found, tuned = ({name: [] for name in _SHOWN} for _ in range(2))
     device_of = instantiate(OmegaConf.merge(cfg.substrate, {"_partial_": True}))  # pyright: ignore[reportArgumentType]
+
+    def measure(into: dict[str, list[float]], trainer: Any, model: Any, chip: int) -> None:
+        values = measured(trainer, model, jax.random.key(chip))
+        for name, column in into.items():
+            column.append(float(np.asarray(values[name])))
+
     for chip in range(chips):
         # The number is an array, so that one program serves all chips.
-        values = measured(task.trainer.on(device_of(chip=jnp.asarray(chip))), model, jax.random.key(chip))
-        for name in chosen:
-            found[name].append(float(np.asarray(values[name])))
+        trainer = task.trainer.on(device_of(chip=jnp.asarray(chip)))
+        measure(found, trainer, model, chip)
+        if epochs:
+            state = trainer.init(model, key=jax.random.key(chip))
+            for epoch in range(epochs):
+                for number, (images, labels) in enumerate(task.batches.epoch(epoch)):
+                    key = batch_key(cfg.data.seed, epoch, number + 1)
+                    state = step(trainer, state, jnp.asarray(images), jnp.asarray(labels), key)
+            measure(tuned, trainer, state.model, chip)
     described = OmegaConf.to_container(cfg.substrate, resolve=True)
     record = {
         "checkpoint": path.name, "split": split, "images": len(part), "substrate": described, "chips": chips,
         "results": found, "environment": environment(cfg, task.dataset.checksums),
     }  # fmt: skip
-    digest = hashlib.sha256(json.dumps([described, split, path.name, chips], sort_keys=True).encode()).hexdigest()[:10]
+    record |= {"epochs": epochs, "trained": tuned} if epochs else {}
+    identity = [described, split, path.name, chips, *([epochs] if epochs else [])]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     written = folder / FOLDER / f"{digest}.json"
     written.parent.mkdir(exist_ok=True)
     write_atomically(written, lambda file: file.write((to_json(record, indent=2) + "\n").encode()))
-    titles = {"accuracy": (f"{split} accuracy (%)", 100, 2), "unsettled_fraction": ("unsettled (%)", 100, 2)}
-    titles |= {"cosine_hidden": ("hidden cosine", 1, 3), "functional_asymmetry": ("functional asymmetry", 1, 3)}
-    lines = [[str(chip), *(f"{f * found[k][chip]:.{d}f}" for k, (_, f, d) in titles.items())] for chip in range(chips)]
-    worst = {"accuracy": min, "unsettled_fraction": max, "cosine_hidden": min, "functional_asymmetry": max}
-    lines.append(["worst", *(f"{f * worst[k](found[k]):.{d}f}" for k, (_, f, d) in titles.items())])
-    lines.append([f"mean (n = {chips})", *(spread(found[k], d, f) for k, (_, f, d) in titles.items())])
-    table = markdown(["chip", *(title for title, *_ in titles.values())], lines)
-    return f"{device.describe() if device else ''}\n{table}{written}"
+    drawn = {f"after {epochs} epochs on the chip": tuned["accuracy"]} if epochs else {}
+    _draw({"as programmed": found["accuracy"], **drawn}, f"{split} accuracy (%)", written.with_suffix(".png"))
+    tables = [_table(found, split)] + (
+        [f"\nAfter {epochs} epochs on each chip:\n\n{_table(tuned, split)}"] if epochs else []
+    )
+    return f"{device.describe() if device else ''}\n{''.join(tables)}{written}"
+
+
+def _table(found: Mapping[str, Sequence[float]], split: str) -> str:
+    """One line a chip, then the worst and the mean."""
+    chips = len(found["accuracy"])
+
+    def line(title: str, values: Mapping[str, float]) -> list[str]:
+        return [title, *(f"{factor * values[k]:.{digits}f}" for k, (_, factor, digits, _) in _SHOWN.items())]
+
+    lines = [line(str(chip), {name: column[chip] for name, column in found.items()}) for chip in range(chips)]
+    lines.append(line("worst", {name: worse(found[name]) for name, (*_, worse) in _SHOWN.items()}))
+    means = [spread(found[name], digits, factor) for name, (_, factor, digits, _) in _SHOWN.items()]
+    lines.append([f"mean (n = {chips})", *means])
+    return markdown(["chip", *(title.format(split=split) for title, *_ in _SHOWN.values())], lines)
+
+
+def _draw(columns: Mapping[str, Sequence[float]], label: str, path: Path) -> None:
+    """Which share of the chips has at most an accuracy, a line for each of the columns."""
+    try:
+        from matplotlib.figure import Figure
+
+        from eqprop.run.study.style import BLUE, ORANGE
+    except ImportError:
+        print("note: no figure, as matplotlib is not installed: pip install matplotlib", file=sys.stderr)
+        return
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for (title, values), colour in zip(columns.items(), (ORANGE, BLUE), strict=False):
+        axis.ecdf([100 * value for value in values], color=colour, label=title)
+    axis.set(xlabel=label, ylabel="share of the chips with at most that")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
