@@ -1,5 +1,6 @@
 """Any circuit of two-terminal devices and linear sources, by the names of its nodes: a network that a netlist makes."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
@@ -154,13 +155,12 @@ class Circuit(AbstractNetwork):
         flow = jnp.abs(self.conductances).astype(v.dtype) * (v[b] - v[a])
         into = into.at[a].add(flow).at[b].add(-flow)
         at = {name: k for k, name in enumerate(to.nodes)}
-        for name, model in self.models.items():
-            alike = [d for d in self.diodes if d.model == name]
-            if alike:
-                a, b = (np.array([at[d.ends[end]] for d in alike]) for end in (0, 1))
-                area = jnp.asarray([d.area / self.siemens for d in alike], v.real.dtype).astype(v.dtype)
-                flow = area * model.one(v[a] - v[b])
-                into = into.at[a].add(-flow).at[b].add(flow)
+        for kind in dict.fromkeys((d.model, d.area) for d in self.diodes):
+            alike = [d.ends for d in self.diodes if (d.model, d.area) == kind]
+            a, b = (np.array([at[ends[end]] for ends in alike]) for end in (0, 1))
+            model = self.models[kind[0]]
+            flow = dataclasses.replace(model, saturation=kind[1] * model.saturation).one(v[a] - v[b]) / self.siemens
+            into = into.at[a].add(-flow).at[b].add(flow)
         if np.any(to.admittance):
             into = into + _through(to.admittance / self.siemens, v)
         return into + jnp.asarray(to.constant / self.siemens, v.real.dtype).astype(v.dtype)

@@ -21,10 +21,12 @@ def number(text: str, parameters: Mapping[str, float]) -> float:
 
     **Raises:** `ValueError` for what is neither.
     """
-    if text[0] + text[-1] in ("{}", "''"):
+    if text[:1] + text[-1:] in ("{}", "''"):
         value = linear(text[1:-1], parameters, {})
-        return value.pop("", 0.0)
-    sign, body = (-1.0 if text[0] == "-" else 1.0), text.lstrip("+-")
+        if {*value} - {""}:
+            raise ValueError(f"{text!r} is no number: it has voltages")
+        return value.get("", 0.0)
+    sign, body = (-1.0 if text[:1] == "-" else 1.0), text.lstrip("+-")
     match = NUMBER.fullmatch(body)
     if match is None or len(text) - len(body) > 1:
         raise ValueError(f"{text!r} is no number")

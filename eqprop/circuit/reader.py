@@ -203,7 +203,7 @@ def _element(line: Line, parameters: Mapping[str, float], rails: Mapping[str, fl
         return Source(name, ends, constant, tuple(value.items()))
     if letter == "d":
         _at_most(rest, 2)
-        return Diode(name, ends, rest[0], number(rest[1], parameters) if len(rest) == 2 else 1.0)
+        return Diode(name, ends, rest[0], number(rest[1].removeprefix("area="), parameters) if len(rest) == 2 else 1.0)
     if letter in "vi":
         return Source(name, ends, _direct(rest, parameters))
     if letter == "f":

@@ -53,7 +53,7 @@ def write_circuit(
 
 
 def _diode(diode: Diode) -> str:
-    area = "" if diode.area == 1 else f" {diode.area:.17g}"
+    area = "" if diode.area == 1 else f" area={diode.area:.17g}"
     return f"{diode.name} {diode.ends[0]} {diode.ends[1]} {diode.model}{area}"
 
 
