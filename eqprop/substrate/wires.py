@@ -93,9 +93,8 @@ class WireResistance(AbstractDeployment):
 
         def one(part: Float[Array, "m n"]) -> Float[Array, "m n"]:
             signed = (1 - least) * part / self.limit
-            plus, minus = (
-                effective_conductances(least + jnp.maximum(sign * signed, 0.0), wires) for sign in (1.0, -1.0)
-            )
+            pair = least + jnp.maximum(jnp.stack([signed, -signed]), 0.0)
+            plus, minus = jax.vmap(lambda G: effective_conductances(G, wires))(pair)
             return (plus - minus) * self.limit / (1 - least)
 
         return tiled(one, matrix, self.tile).reshape(w.shape)
@@ -121,5 +120,6 @@ def _equal(function: Callable[[Array], Array], matrix: Array, tile: int) -> Arra
     height, width = min(m, tile), min(n, tile)
     tiles = matrix.reshape(m // height, height, n // width, width).swapaxes(1, 2).reshape(-1, height, width)
     # What a gradient needs of a tile is many times as large as the tile: it is computed again.
-    done = jax.lax.map(jax.checkpoint(function), tiles, batch_size=AT_ONCE)  # pyright: ignore
+    each = jax.checkpoint(function)  # pyright: ignore
+    done = jax.vmap(each)(tiles) if len(tiles) <= AT_ONCE else jax.lax.map(each, tiles, batch_size=AT_ONCE)
     return done.reshape(m // height, n // width, height, width).swapaxes(1, 2).reshape(m, n)
