@@ -138,6 +138,7 @@ SUBSTRATE = {
     "nudge": 2,
     "deployment": 3,
     "conductance": 4,
+    "wires": 4,
     "stack": 5,
     "__init__": 6,
 }

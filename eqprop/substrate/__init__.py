@@ -38,6 +38,7 @@ from eqprop.substrate.probe import (
 )
 from eqprop.substrate.stack import Substrate as Substrate
 from eqprop.substrate.table_step import Fit as Fit, TableStep as TableStep, fit_step as fit_step
+from eqprop.substrate.wires import WireResistance as WireResistance
 from eqprop.substrate.write import (
     AbstractWrite as AbstractWrite,
     ConstantStep as ConstantStep,
