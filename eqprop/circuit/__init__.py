@@ -1,5 +1,6 @@
 """Circuits that are networks: Kirchhoff's current law relaxes them, and nudges train them."""
 
+from eqprop.circuit.coupled import CoupledLearning as CoupledLearning
 from eqprop.circuit.diodes import Diodes as Diodes
 from eqprop.circuit.graph import ResistorGraph as ResistorGraph
 from eqprop.circuit.resistive import ResistiveNetwork as ResistiveNetwork
