@@ -137,7 +137,9 @@ SUBSTRATE = {
     "kernels": 2,
     "nudge": 2,
     "deployment": 3,
+    "compander": 4,
     "conductance": 4,
+    "low_bit": 5,
     "stack": 5,
     "__init__": 6,
 }
