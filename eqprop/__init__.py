@@ -30,6 +30,7 @@ from eqprop.estimator import (
     AbstractEstimator as AbstractEstimator,
     AsymmetricNudge as AsymmetricNudge,
     BackpropThroughTime as BackpropThroughTime,
+    CalibratedAsymmetric as CalibratedAsymmetric,
     ContrastiveHebbian as ContrastiveHebbian,
     Device as Device,
     DyadicNudge as DyadicNudge,

@@ -151,7 +151,7 @@ NUDGES: dict[str, tuple[Callable[[], Stencil], float]] = {
 }
 """With the tolerance of each: some times the bias, which is of its order in the strength, or the rounding over it."""
 
-STENCILS = (eqprop.FiniteNudge, eqprop.AsymmetricNudge, eqprop.ContrastiveHebbian)
+STENCILS = (eqprop.FiniteNudge, eqprop.AsymmetricNudge, eqprop.CalibratedAsymmetric, eqprop.ContrastiveHebbian)
 
 TIMES: dict[str, Any] = dict(beta=STRENGTH, period=1000.0, warmup=1, steps_per_period=2000, solver=diffrax.Heun())
 

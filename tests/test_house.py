@@ -77,7 +77,7 @@ def test_the_citation_is_whole(citation):
 
 def test_every_reference_says_what_it_is_for(citation):
     """By a name of the library, or as a subject of the documentation."""
-    exported = {*vars(eqprop), *vars(eqprop.substrate)}
+    exported = {*vars(eqprop), *vars(eqprop.circuit), *vars(eqprop.substrate)}
     for reference in citation["references"]:
         words = set(re.findall(r"\w+", reference["notes"]))
         assert words & exported or "weak feedback" in reference["notes"], reference["notes"]

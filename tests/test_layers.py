@@ -137,8 +137,10 @@ SUBSTRATE = {
     "kernels": 2,
     "nudge": 2,
     "deployment": 3,
+    "compander": 4,
     "conductance": 4,
     "wires": 4,
+    "low_bit": 5,
     "stack": 5,
     "__init__": 6,
 }
@@ -176,4 +178,4 @@ def test_sizes():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in [*FILES, *programs]}
     assert not {path.name: n for path, n in lines.items() if n > 300}
     assert sum(lines[path] for path in programs) < 4700
-    assert sum(lines[path] for path in NUMERIC) < 5270
+    assert sum(lines[path] for path in NUMERIC) < 5450

@@ -20,10 +20,20 @@ from experiments.paper import bias_split, nudge_error, phases, relaxation_steps
 from experiments.spice import compare
 from experiments.substrate import oscillation, reading_report, readings, writes
 from experiments.substrate.schemes import SCHEMES
-from experiments.tasks import training, turns
+from experiments.tasks import learning_bias, training, turns
 from runs import as_users_run
 
-NAMES = ("nudge_error", "bias_split", "relaxation_steps", "device_readings", "oscillation", "writes", "spice", "phases")
+NAMES = (
+    "nudge_error",
+    "bias_split",
+    "relaxation_steps",
+    "device_readings",
+    "oscillation",
+    "writes",
+    "spice",
+    "phases",
+    "learning_bias",
+)
 NAMES += ("tasks_in_turns",)
 
 
@@ -101,6 +111,16 @@ def made_oscillation() -> dict:
     return {"networks": 1, "images": 4, "betas": betas, "time": 960.0, "draws": 5, "curves": curves}
 
 
+def made_learning_bias() -> dict:
+    """Errors that are the offset over the strength where it does not cancel, and rounding elsewhere."""
+    seeds, offsets = 2, np.array(learning_bias.OFFSETS)
+    floored = np.array([[offsets / strength] * seeds for strength in learning_bias.STRENGTHS])
+    runs = lambda scheme: floored if scheme in learning_bias.BIASED else np.full_like(floored, 1e-15)
+    floors = {name: {scheme: runs(scheme) for scheme in task.rates} for name, task in learning_bias.TASKS.items()}
+    same = {"offsets": learning_bias.OFFSETS, "strengths": learning_bias.STRENGTHS}
+    return {**same, "seeds": seeds, "updates": 10, "floors": floors}
+
+
 def made_writes() -> dict:
     walks = {}
     for decay in writes.DECAYS:
@@ -151,6 +171,7 @@ MADE = {
         made_oscillation,
         ["With white noise the best lock-in has 2 times", "With 1/f noise", "0.25 times"],
     ),
+    "learning_bias": (made_learning_bias, ["to the power 1.00 ± 0.00", "| allostery | EP, lock-in | none | 1.0e-15 |"]),
     "writes": (made_writes, ["within 1.0%"]),
     "spice": (made_spice, ["Every comparison is within its tolerance."]),
     "tasks_in_turns": (

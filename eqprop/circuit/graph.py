@@ -135,6 +135,16 @@ class ResistorGraph(AbstractNetwork):
             v = v.at[np.array(part, int)].set(s[name])
         return v
 
+    def drops(self, s: AnyState, current: Float[Array, " nodes"]) -> Inexact[Array, " edges"]:
+        """The voltage across every resistor, from its first end to its second."""
+        v = self.voltages(s, current)
+        a, b = np.array(self.ends).T
+        return v[a] - v[b]
+
+    def power(self, s: AnyState, current: Float[Array, " nodes"]) -> Inexact[Array, ""]:
+        """Half the power in the resistors, `½ Σ g Δv²`, in units of `siemens · volt²`."""
+        return 0.5 * jnp.sum(jnp.abs(self.conductances) * self.drops(s, current) ** 2)
+
     @property
     def _free(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return ("hidden", self.hidden), ("out", self.outputs)

@@ -10,6 +10,7 @@ from eqprop.estimator.base import (
     Response as Response,
 )
 from eqprop.estimator.bptt import BackpropThroughTime as BackpropThroughTime
+from eqprop.estimator.calibrated import CalibratedAsymmetric as CalibratedAsymmetric
 from eqprop.estimator.contrastive import ContrastiveHebbian as ContrastiveHebbian
 from eqprop.estimator.finite_nudge import FiniteNudge as FiniteNudge
 from eqprop.estimator.linear_response import (

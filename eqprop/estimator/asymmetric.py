@@ -8,7 +8,7 @@ from jaxtyping import Array, Inexact, PRNGKeyArray
 
 from eqprop import _tree
 from eqprop._solution import Solution
-from eqprop._tree import AnyState
+from eqprop._tree import AnyState, Drift
 from eqprop.estimator.base import (
     AbstractErrorEstimator,
     Device,
@@ -51,15 +51,27 @@ class AsymmetricNudge(AbstractErrorEstimator):
         require_holomorphic(self, network)
 
     def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
-        rates = example.field.rates
-        origin = rates(free.state)
-        forward, transposed = example.field.jacobian(origin)
-        skew = lambda v: _tree.subtract(forward(v), transposed(v))
-
-        def drift(u: AnyState, beta: Inexact[Array, ""]) -> AnyState:
-            change = jax.tree.map(lambda s, zero: s - zero.astype(s.dtype), rates(u), origin)
-            return _tree.subtract(example.drift(u, beta), _tree.real_linear_tree(skew, change))
-
-        nudged = relax_nodes(self.stencil, self.relaxation, example, drift, free, key)
-        delta = self.stencil.derivative(jax.vmap(rates)(nudged.state), origin)
+        forward, transposed = example.field.jacobian(example.field.rates(free.state))
+        current = lambda v: _tree.subtract(transposed(v), forward(v))
+        delta, nudged = relax_corrected(self.stencil, self.relaxation, example, current, free, key)
         return Error(free.state, delta, *summed(nudged))
+
+
+def relax_corrected(
+    stencil: Stencil,
+    relaxation: AbstractRelaxation,
+    example: Example,
+    current: Drift,
+    free: Solution,
+    key: PRNGKeyArray | None,
+) -> tuple[AnyState, Solution]:
+    """The error vector from nudges beside the linear map `current` of the change of the rates, and their solutions."""
+    rates = example.field.rates
+    origin = rates(free.state)
+
+    def drift(u: AnyState, beta: Inexact[Array, ""]) -> AnyState:
+        change = jax.tree.map(lambda s, zero: s - zero.astype(s.dtype), rates(u), origin)
+        return _tree.add(example.drift(u, beta), _tree.real_linear_tree(current, change))
+
+    nudged = relax_nodes(stencil, relaxation, example, drift, free, key)
+    return stencil.derivative(jax.vmap(rates)(nudged.state), origin), nudged

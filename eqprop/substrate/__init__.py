@@ -1,6 +1,7 @@
 """What an imperfect device does to learning."""
 
 from eqprop.substrate.base import AbstractImperfection as AbstractImperfection
+from eqprop.substrate.compander import Compander as Compander
 from eqprop.substrate.conductance import (
     Drift as Drift,
     Faults as Faults,
@@ -20,6 +21,13 @@ from eqprop.substrate.dynamics import (
     Flicker as Flicker,
     TimeConstants as TimeConstants,
     WhiteNoise as WhiteNoise,
+)
+from eqprop.substrate.low_bit import (
+    FreezeConfident as FreezeConfident,
+    Oscillation as Oscillation,
+    freeze_oscillating as freeze_oscillating,
+    oscillation_fraction as oscillation_fraction,
+    reversals as reversals,
 )
 from eqprop.substrate.nudge import (
     AbstractNudge as AbstractNudge,

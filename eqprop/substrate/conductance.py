@@ -29,13 +29,16 @@ class Quantised(AbstractDeployment):
     `leak`: the conductances at a receiving neuron load it, draining `Σ(G⁺ + G⁻) u`; for dense networks. Rounding is
     passed straight through in the gradient. One value serves both directions: equal weights stay equal.
 
+    `limit=None` is a statistical scale: twice the mean `|w|` of each kernel, which follows the weights and is no
+    parameter that could oscillate with them (Liu et al. 2023); not with `leak`.
+
     4 to 10 bits (6 in BrainScaleS-2); on/off ratios 10 to 10³, of which 10 is needed (Doell et al. 2025).
     """
 
     bits: int = eqx.field(static=True, default=6)
     on_off_ratio: Number = 100.0
     mapping: Literal["one_sided", "common_mode"] = eqx.field(static=True, default="one_sided")
-    limit: Number = 1.0
+    limit: Number | None = 1.0
     leak: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
@@ -43,6 +46,8 @@ class Quantised(AbstractDeployment):
         check_range(self, "on_off_ratio", 1.0 + 1e-6)
         check_range(self, "limit", 1e-12)
         check_choice(self, "mapping", ("one_sided", "common_mode"))
+        if self.limit is None and self.leak:
+            raise ValueError("Quantised got limit=None with leak=True; a load needs a limit: give one, or no leak.")
 
     @property
     def reciprocity(self) -> Reciprocity:
@@ -65,17 +70,41 @@ class Quantised(AbstractDeployment):
 
     def round(self, w: Array) -> Array:
         """The weight that the pair of devices realises."""
-        x, steps = jnp.clip(w / self.limit, -1.0, 1.0), 2.0**self.bits - 1
+        x, steps = self._part(w), self._steps
         if self.mapping == "one_sided":
             level = jnp.round(x * steps)
         else:
             level = jnp.round(0.5 * steps * (1 + x)) - jnp.round(0.5 * steps * (1 - x))
-        return straight_through(w, jax.lax.stop_gradient(self.limit * level / steps))
+        return straight_through(w, jax.lax.stop_gradient(self._limit(w) * level / steps))
+
+    def place(self, w: Array) -> Array:
+        """Where a weight stands among its levels, which are at the whole numbers."""
+        x, steps = self._part(w), self._steps
+        return x * steps if self.mapping == "one_sided" else 0.5 * steps * (1 + x)
+
+    def at(self, place: Array) -> Array:
+        """The weight at a place, for a given `limit`."""
+        assert self.limit is not None
+        part = place / self._steps
+        return self.limit * (part if self.mapping == "one_sided" else 2 * part - 1)
+
+    @property
+    def _steps(self) -> float:
+        return 2.0**self.bits - 1
+
+    def _part(self, w: Array) -> Array:
+        return jnp.clip(w / self._limit(w), -1.0, 1.0)
+
+    def _limit(self, w: Array) -> Array:
+        if self.limit is not None:
+            return jnp.asarray(self.limit, w.dtype)
+        mean = jnp.mean(jnp.abs(w))
+        return jax.lax.stop_gradient(jnp.where(mean > 0, 2 * mean, 1.0))
 
     def total(self, w: Array) -> Array:
         """`G⁺ + G⁻` of a realised weight, in units of weights."""
         least = 1 / self.on_off_ratio
-        scale = self.limit / (1 - least)
+        scale = self._limit(w) / (1 - least)
         return scale * (1 + least) + 0 * w if self.mapping == "common_mode" else jnp.abs(w) + 2 * scale * least
 
 

@@ -137,12 +137,12 @@ def write(parts: Mapping[str, AbstractWrite], chip: Chip = 0) -> WriteRule:
             raise ValueError("Devices are written at random around what they hold: pass update(..., params, key=key).")
 
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(updates)]
-        if not any(map(_is_device, paths)):
+        if not any(map(is_device, paths)):
             names = ", ".join(map(jax.tree_util.keystr, paths))
             raise ValueError(f"There is no device among {names}. Name their field {' or '.join(sorted(DEVICES))}.")
 
         def one(path: tuple, change: Array, w: Array) -> Array:
-            if not _is_device(path):
+            if not is_device(path):
                 return change
             where = jax.tree_util.keystr(path)
             for name, part in parts.items():
@@ -155,7 +155,8 @@ def write(parts: Mapping[str, AbstractWrite], chip: Chip = 0) -> WriteRule:
     return WriteRule(lambda params: optax.EmptyState(), update)
 
 
-def _is_device(path: tuple) -> bool:
+def is_device(path: tuple) -> bool:
+    """Whether an array at that place of a tree of parameters is one of devices."""
     return not path or any(jax.tree_util.keystr((entry,), simple=True) in DEVICES for entry in path)
 
 
