@@ -1,5 +1,7 @@
 """Power and energy of circuits: Tellegen's balance, resistors by hand, a charging node in closed form."""
 
+from typing import Any, Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from helpers import flat
 X = jnp.asarray([0.8, -0.5, 0.3])
 
 
-def layered(law="shockley", **kwargs):
+def layered(law: Literal["shockley", "ngspice"] = "shockley", **kwargs):
     network = ResistiveNetwork((3, 5, 4, 2), volts=3.0, diodes=Diodes(law=law), key=jax.random.key(1), **kwargs)
     return eqx.tree_at(lambda n: n.kernels, network, jax.tree.map(lambda k: 2 * k, network.kernels))
 
@@ -91,6 +93,7 @@ def test_a_charging_node():
 
 
 def test_what_is_refused():
-    for wrong in ({"farads": 0.0}, {"horizon": -1.0}, {"dt": 0.0}, {"dt": 30.0}, {"samples": 1}):
+    every: list[dict[str, Any]] = [{"farads": 0.0}, {"horizon": -1.0}, {"dt": 0.0}, {"dt": 30.0}, {"samples": 1}]
+    for wrong in every:
         with pytest.raises(ValueError, match="expected numbers above 0"):
             settling(layered(), X, **wrong)

@@ -37,6 +37,7 @@ from eqprop.substrate.probe import (
     ReadoutNoise as ReadoutNoise,
 )
 from eqprop.substrate.stack import Substrate as Substrate
+from eqprop.substrate.table_conductance import TableConductance as TableConductance
 from eqprop.substrate.table_step import Fit as Fit, TableStep as TableStep, fit_step as fit_step
 from eqprop.substrate.write import (
     AbstractWrite as AbstractWrite,

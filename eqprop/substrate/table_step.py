@@ -1,6 +1,7 @@
 """Pulsed writes of a measured device, and the fit of its curves."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -42,6 +43,16 @@ class TableStep(AbstractWrite):
                 raise ValueError(
                     f"TableStep got {name}={getattr(self, name)!r}; expected two levels or more that {word}."
                 )
+
+    @classmethod
+    def from_csv(cls, up: str | Path, down: str | Path, *, limit: float = 1.0) -> "TableStep":
+        """The fit of measured curves (`fit_step`), files as `eqprop.data.pulse_curves` reads them.
+
+        **Raises:** `ValueError` for what cannot be read, with the number of the line, and as `fit_step`.
+        """
+        from eqprop.data.curves import pulse_curves  # here alone: a device without measurements reads no files
+
+        return fit_step(pulse_curves(up), pulse_curves(down), limit=limit).step
 
     @property
     def mean_step(self) -> float:
