@@ -143,9 +143,12 @@ SUBSTRATE = {
     "deployment": 3,
     "conductance": 4,
     "table_conductance": 4,
-    "cost": 5,
-    "stack": 6,
-    "__init__": 7,
+    "technology": 1,
+    "conduction": 5,
+    "phases": 6,
+    "cost": 7,
+    "stack": 8,
+    "__init__": 9,
 }
 """Within the substrate, downwards as well."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqprop.substrate.base import Number, clipped_normal
-from eqprop.substrate.write import WIDEST, AbstractWrite, check_spreads, pulses
+from eqprop.substrate.write import WIDEST, AbstractWrite, check_spreads, expected_pulses, pulses
 
 
 def _floats(levels: Sequence[float]) -> tuple[float, ...]:
@@ -58,6 +58,9 @@ class TableStep(AbstractWrite):
     def mean_step(self) -> float:
         """The mean step of both curves."""
         return 0.5 * sum(abs(curve[-1] - curve[0]) / (len(curve) - 1) for curve in (self.up, self.down))
+
+    def num_pulses(self, change: Array) -> Array:
+        return expected_pulses(change, self.mean_step, self.max_pulses)
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         n, noise = pulses(change, self.mean_step, self.max_pulses, self.cycle_spread, run)
