@@ -1,6 +1,7 @@
 """The cost of a device: each cause against its closed form, in NumPy; what is not known; the summary of a run."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -46,7 +47,7 @@ TAU = 5e-14 / 2e-6
 STEPS = 150
 FLOW = eqprop.FixedSteps(num_steps=STEPS)
 """A device whose phases last 150 time constants."""
-CENTRED = eqprop.FiniteNudge(eqprop.centred(0.01), SETTLE)
+CENTRED = eqprop.FiniteNudge(stencil=eqprop.centred(0.01), relaxation=SETTLE)
 NEURONS, INPUTS, READ, BATCH = 12, 6, 3, 3
 
 
@@ -119,7 +120,7 @@ def test_an_inference():
 )
 def test_a_training_example(stencil):
     """Nodes one after the other, each out by `β δ` and back; two quadratures on a circle."""
-    found = costed(eqprop.FiniteNudge(stencil, SETTLE), dac=NudgeDAC(bits=4)).training
+    found = costed(eqprop.FiniteNudge(stencil=stencil, relaxation=SETTLE), dac=NudgeDAC(bits=4)).training
     nodes, quadratures = np.asarray(stencil.nodes), 2 if stencil.holomorphic else 1
     count, strength = len(nodes), float(np.sum(np.abs(nodes) ** 2))
     free = costed(dac=NudgeDAC(bits=4)).inference
@@ -137,7 +138,7 @@ def test_a_training_example(stencil):
 
 def test_an_oscillating_nudge():
     """No free phase; three turns of 60 time constants, each over `2 β δ`; readings take no time of their own."""
-    estimator = eqprop.LockIn(0.01, harmonics=3, warmup=1, cycles=2)
+    estimator = eqprop.LockIn(beta=0.01, harmonics=3, warmup=1, cycles=2)
     found, still = costed(estimator).training, costed().inference
     _, _, delta = settled()
     close(found.joules["swing"] - still.joules["swing"], 5e-14 * 0.09 * 3 * 0.02**2 * squares(delta), rtol=3e-2)
@@ -150,7 +151,7 @@ def test_an_oscillating_nudge():
 
 def test_asymmetric_nudges_need_more():
     """The currents of `A` and `Aᵀ`, two more amplifiers a neuron, and a free state that is held."""
-    estimator = eqprop.AsymmetricNudge(eqprop.centred(0.01), SETTLE)
+    estimator = eqprop.AsymmetricNudge(stencil=eqprop.centred(0.01), relaxation=SETTLE)
     found, plain = costed(estimator).training, costed().training
     model, x, y = problem("asymmetric")
     true = respond(eqprop.RecurrentBackprop(relaxation=SETTLE), model, x, y, free_phase(model, x)).payload
@@ -231,7 +232,9 @@ def test_steps_count_as_time_constants():
     device = Substrate(technology=dataclasses.replace(TECHNOLOGY, seconds=1e-6))
 
     def time(relaxation):
-        trainer = eqprop.Trainer(relaxation, eqprop.FiniteNudge(eqprop.centred(0.01), relaxation), optax.sgd(0.1))
+        trainer = eqprop.Trainer(
+            relaxation, eqprop.FiniteNudge(stencil=eqprop.centred(0.01), relaxation=relaxation), optax.sgd(0.1)
+        )
         return eqx.filter_jit(lambda m: device.cost(trainer, m, (x, y)))(model)
 
     close(time(relaxation).training.seconds["settling"], 90e-6)
@@ -287,7 +290,8 @@ def test_what_is_refused():
     trainer = eqprop.Trainer(SETTLE, CENTRED, optax.sgd(0.1))
     with pytest.raises(ValueError, match="no technology: give it technology=Technology"):
         Substrate().cost(trainer, model, (x, y))
-    for wrong in ({"volts": 0.0}, {"pulse_joules": -1.0}, {"adc_bits": 0}, {"parallel_writes": 0}, {"seconds": 0.0}):
+    every: list[dict[str, Any]] = [{"volts": 0.0}, {"pulse_joules": -1.0}, {"adc_bits": 0}, {"parallel_writes": 0}]
+    for wrong in [*every, {"seconds": 0.0}]:
         with pytest.raises(ValueError, match=f"Technology got {next(iter(wrong))}"):
             Technology(**wrong)
 

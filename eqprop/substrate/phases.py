@@ -106,9 +106,10 @@ def time_constants(relaxation: AbstractRelaxation, num_steps: Array, phases: int
     """
     if isinstance(relaxation, DeviceFlow):
         return jnp.asarray(phases * (relaxation.settle + relaxation.average), float)
+    steps = num_steps.astype(float)
     if isinstance(relaxation, Picard | Sweep):
-        return jnp.asarray(relaxation.damping * num_steps, float)
-    return jnp.asarray(num_steps if isinstance(relaxation, FixedSteps) else jnp.nan, float)
+        return relaxation.damping * steps
+    return steps if isinstance(relaxation, FixedSteps) else jnp.full_like(steps, jnp.nan)
 
 
 def unphysical(relaxation: AbstractRelaxation, estimator: AbstractEstimator) -> list[str]:

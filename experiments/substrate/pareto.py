@@ -14,6 +14,7 @@ from eqprop.run.study.spec import read
 COSTS = ("energy_training_joules", "time_training_seconds")
 
 COLOURS = matplotlib.colormaps["tab20"]
+"""One a row, of which there are more than a sheet of styles has lines."""
 
 
 def captions(records: Sequence[Record]) -> dict[str, str]:
@@ -40,7 +41,7 @@ def draw(records: Sequence[Record]) -> dict[str, Figure]:
                 100 * fmean(f["test_accuracy"] for f in found),
             )
             marker = "s" if "quadratures" in titles[name] else "o"
-            axis.plot(*points[name], marker, color=style.COLOURS[index % len(style.COLOURS)], label=titles[name])
+            axis.plot(*points[name], marker, color=COLOURS(index % 20), label=titles[name])
         best = front(list(points.values()))
         axis.plot(*zip(*best, strict=True), color="0.6", linewidth=1, zorder=0)
         style.log(axis, "x")
