@@ -9,7 +9,7 @@ import pytest
 
 from eqprop.circuit import netlist
 from eqprop.run.errors import UsageError
-from experiments.spice import compare, simulator
+from experiments.spice import compare, energy, simulator
 from experiments.spice.circuits import error_vector, flat, random_circuit, relative, relaxed
 from experiments.spice.comparisons import fixed_points, gradients, noise
 from experiments.spice.golden import golden
@@ -22,12 +22,12 @@ def circuit():
     return random_circuit(0)
 
 
-def test_the_golden_netlist(circuit, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["circuit", "settling"])
+def test_the_golden_netlist(name, tmp_path, monkeypatch):
     """The text of a circuit is what was frozen with ngspice's answers, number by number."""
-    written = {}
-    monkeypatch.setattr(simulator, "run", lambda text, files: written.update(text=text) or {})
+    monkeypatch.setattr(simulator, "run", lambda text, files: {})
     golden(tmp_path)
-    ours, frozen = written["text"].splitlines(), (GOLDEN / "circuit.cir").read_text().splitlines()
+    ours, frozen = ((folder / f"{name}.cir").read_text().splitlines() for folder in (tmp_path, GOLDEN))
     assert len(ours) == len(frozen)
     for a, b in zip(ours, frozen, strict=True):
         *words, last = a.split(" ")
@@ -46,6 +46,18 @@ def test_the_golden_answers(circuit):
     assert relative(tables["nudged"], flat(nudged.state)) < 1e-12
     assert relative(tables["ac"].real, np.asarray(error_vector(circuit))) < 1e-12
     assert np.linalg.norm(tables["nudged"] - tables["op"]) > 1e-3
+
+
+def test_the_golden_energy(circuit):
+    """What sources deliver while nodes charge, as ngspice gave it: dissipated and stored energy, to 2e-5."""
+    assert energy.deviation(energy.passive(circuit), (GOLDEN / "settling.txt").read_text()) < 2e-5
+
+
+@pytest.mark.skipif(not simulator.available(), reason=simulator.ABSENT)
+def test_live_energy():
+    circuit = energy.passive(random_circuit(12))
+    text = simulator.run(energy.transient(circuit), ["settling.txt"])["settling.txt"]
+    assert energy.deviation(circuit, text) < 2e-5
 
 
 @pytest.mark.skipif(not simulator.available(), reason=simulator.ABSENT)

@@ -7,4 +7,5 @@ from eqprop.circuit.elements import Diode as Diode, Resistor as Resistor, Source
 from eqprop.circuit.graph import ResistorGraph as ResistorGraph
 from eqprop.circuit.reader import read_circuit as read_circuit
 from eqprop.circuit.resistive import ResistiveNetwork as ResistiveNetwork
+from eqprop.circuit.transient import Settling as Settling, settling as settling
 from eqprop.circuit.writer import write_circuit as write_circuit

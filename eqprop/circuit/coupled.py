@@ -18,7 +18,7 @@ from eqprop.relaxation import AbstractRelaxation
 
 
 class CoupledLearning(AbstractEstimator):
-    """The contrast of the power in a free and in a clamped copy of a `ResistorGraph`, whose gradient is the local rule
+    """The contrast of the co-content of a free and in a clamped copy of a `ResistorGraph`, whose gradient is the local rule
 
         Δg ∝ (Δv_F² − Δv_C²)/2η,      v_C = v_F − η ∂ℓ/∂v at the outputs,
 
@@ -79,5 +79,5 @@ class CoupledLearning(AbstractEstimator):
         network = example.field.network
         assert isinstance(network, ResistorGraph)
         state, (free, clamped) = _tree.stop_gradient((response.state, response.payload))
-        power = lambda v: network.power(v, example.field.current)
-        return (power(clamped) - power(free)) / self.eta + example.loss(state)
+        co_content = lambda v: network.co_content(v, example.field.current)
+        return (co_content(clamped) - co_content(free)) / self.eta + example.loss(state)

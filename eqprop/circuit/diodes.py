@@ -4,7 +4,7 @@ from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Float, Inexact
 
 BOLTZMANN, CHARGE = 1.38064852e-23, 1.6021766208e-19
 """In J/K and C, as ngspice has them."""
@@ -44,3 +44,12 @@ class Diodes(eqx.Module):
     def __call__(self, v: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
         """`I(v)` out of the node."""
         return self.one(v - self.offset) - self.one(-v - self.offset)
+
+    def power(self, v: Float[Array, "..."]) -> Float[Array, ""]:
+        """The power in watts that the pairs at nodes of real potentials `v` dissipate, in sum."""
+        up, down = v - self.offset, -v - self.offset
+        return jnp.sum(self.one(up) * up + self.one(down) * down)
+
+    def supplied(self, v: Float[Array, "..."]) -> Float[Array, ""]:
+        """The power in watts that the sources of the offsets deliver: below zero, as diodes charge them."""
+        return -self.offset * jnp.sum(self.one(v - self.offset) + self.one(-v - self.offset))

@@ -141,9 +141,29 @@ class ResistorGraph(AbstractNetwork):
         a, b = np.array(self.ends).T
         return v[a] - v[b]
 
-    def power(self, s: AnyState, current: Float[Array, " nodes"]) -> Inexact[Array, ""]:
-        """Half the power in the resistors, `½ Σ g Δv²`, in units of `siemens · volt²`."""
+    def co_content(self, s: AnyState, current: Float[Array, " nodes"]) -> Inexact[Array, ""]:
+        """The co-content of the resistors, half the power in them, `½ Σ g Δv²`, in units of `siemens · volt²`."""
         return 0.5 * jnp.sum(jnp.abs(self.conductances) * self.drops(s, current) ** 2)
+
+    def power(self, state: AnyState, x: Shaped[Array, "..."]) -> Float[Array, ""]:
+        """The power in watts that resistors, leaks and diodes dissipate at real potentials `state`, settled or not:
+        `siemens (Σ g (vₐ − v_b)² + leak Σ vᵢ²)`, the second sum over free nodes, and that of the diodes."""
+        v = self.voltages(state, self.embed(x))
+        a, b = np.array(self.ends).T
+        total = jnp.sum(jnp.abs(self.conductances) * (v[a] - v[b]) ** 2)
+        total = total + self.leak * sum(jnp.sum(state[name] ** 2) for name, _ in self._free)
+        return self.siemens * total + (0.0 if self.diodes is None else self.diodes.power(state["hidden"]))
+
+    def supplied(self, state: AnyState, x: Shaped[Array, "..."]) -> Float[Array, ""]:
+        """The power in watts that the sources at held nodes and the offsets of the diodes deliver. By Tellegen's
+        theorem it is `power` and what charges the free nodes, `siemens Σ vᵢ F(v)ᵢ`, whatever the potentials."""
+        v = self.voltages(state, self.embed(x))
+        a, b = np.array(self.ends).T
+        flow = jnp.abs(self.conductances) * (v[b] - v[a])
+        into = jnp.zeros_like(v).at[a].add(flow).at[b].add(-flow)
+        held = np.array([*self.inputs, *(node for node, _ in self.rails)])
+        offsets = 0.0 if self.diodes is None else self.diodes.supplied(state["hidden"])
+        return -self.siemens * jnp.sum(v[held] * into[held]) + offsets
 
     @property
     def _free(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

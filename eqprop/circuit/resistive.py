@@ -139,3 +139,38 @@ class ResistiveNetwork(AbstractNetwork):
             a, b = edge
             total[b] = total[b] + real_linear(lambda z, t=t: product(z, t), s[a])
         return total
+
+    def power(self, state: AnyState, x: Shaped[Array, "..."]) -> Float[Array, ""]:
+        """The power in watts that resistors, leaks and diodes dissipate at real potentials `state`, settled or not:
+
+            P = siemens (Σ g (A vᵢ − vⱼ)² + leak Σ vᵢ²) + Σ [D(vᵢ − o)(vᵢ − o) + D(−vᵢ − o)(−vᵢ − o)],
+
+        with `A` the gain of the amplifier between the two layers, and `o` the offset of the diodes. Sources deliver it
+        (`supplied`), but for what charges the nodes.
+        """
+        v = {**state, INPUT: self.sources(x)}
+        total = self.leak * sum(jnp.sum(state[name] ** 2) for name in self.names)
+        for (a, b), kernel in self.kernels.items():
+            near = self._gain(a) * v[a]
+            total = total + jnp.sum(jnp.abs(kernel) * (near[:, None] - v[b][None, :]) ** 2)
+        diodes = sum((self.diodes.power(state[name]) for name in self.names[:-1]), jnp.zeros(()))
+        return self.siemens * jnp.asarray(total) + diodes
+
+    def supplied(self, state: AnyState, x: Shaped[Array, "..."]) -> Float[Array, ""]:
+        """The power in watts that all sources deliver: inputs, offsets of the diodes, amplifiers and controlled
+        sources. By Tellegen's theorem it is `power` and what charges the nodes, `siemens Σ vᵢ F(v)ᵢ`, whatever the
+        potentials."""
+        v = {**state, INPUT: self.sources(x)}
+        total = jnp.zeros(())
+        for (a, b), kernel in self.kernels.items():
+            near = self._gain(a) * v[a]
+            drawn = jnp.sum(jnp.abs(kernel) * (near[:, None] - v[b][None, :]), axis=1)
+            returned = v[a] / self.backward_gain if a != INPUT else 0.0
+            total = total + jnp.sum((near - returned) * drawn)
+        for (a, b), kernel in self.transconductances.items():
+            total = total + v[a] @ kernel @ v[b]
+        offsets = sum((self.diodes.supplied(state[name]) for name in self.names[:-1]), jnp.zeros(()))
+        return self.siemens * total + offsets
+
+    def _gain(self, layer: str) -> float:
+        return 1.0 if layer == INPUT else self.forward_gain

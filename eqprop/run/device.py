@@ -8,7 +8,7 @@ import yaml
 from eqprop.run.errors import UsageError
 
 USAGE = """
-usage: eqprop device fit UP.csv DOWN.csv -o FILE.yaml [limit=1.0]
+usage: eqprop device fit UP.csv DOWN.csv -o FILE.yaml [limit=1.0] [weights=true]
 
   eqprop device fit set.csv reset.csv -o configs/substrate/mine.yaml
   eqprop train data=fashion_mnist substrate=mine
@@ -16,8 +16,9 @@ usage: eqprop device fit UP.csv DOWN.csv -o FILE.yaml [limit=1.0]
 UP and DOWN are tables of the conductance after each pulse, in the direction that raises it and in the one that lowers
 it: a line of names, `pulse,device 1 (µS),device 2 (µS),…`, and lines of numbers. The fit is written as a choice of the
 group substrate, its pulses by `TableStep`, and drawn beside the data. What is read of the curves is printed: their
-range, the mean step, what the fit leaves, the spreads, and the `SoftBounds` that come nearest. An existing file is not
-overwritten.
+range, the mean step, what the fit leaves, the spreads, and the `SoftBounds` that come nearest. With `weights=true` the
+preset has the measured levels besides, to which weights are rounded when the network is deployed (`TableConductance`).
+An existing file is not overwritten.
 """
 
 PRESET = """# {title}
@@ -39,24 +40,34 @@ def main(arguments: Sequence[str]) -> None:
         return
     given = dict(word.split("=", 1) for word in words if "=" in word)
     plain = [word for word in words if "=" not in word]
-    if len(plain) != 5 or plain[0] != "fit" or plain[3] not in ("-o", "--output") or not set(given) <= {"limit"}:
-        raise UsageError(f"eqprop device {' '.join(words)}: expected fit UP.csv DOWN.csv -o FILE.yaml [limit=1.0].")
+    if (
+        len(plain) != 5
+        or plain[0] != "fit"
+        or plain[3] not in ("-o", "--output")
+        or not set(given) <= {"limit", "weights"}
+    ):
+        raise UsageError(
+            f"eqprop device {' '.join(words)}: expected fit UP.csv DOWN.csv -o FILE.yaml [limit=1.0] [weights=true]."
+        )
     try:
         limit = float(given.get("limit", "1.0"))
     except ValueError:
         limit = float("nan")
     if not 0 < limit < float("inf"):
         raise UsageError(f"limit={given['limit']}: expected a number above 0.")
-    print(fit(Path(plain[1]), Path(plain[2]), Path(plain[4]).expanduser(), limit))
+    weights = given.get("weights", "false")
+    if weights not in ("true", "false"):
+        raise UsageError(f"weights={weights}: expected true or false.")
+    print(fit(Path(plain[1]), Path(plain[2]), Path(plain[4]).expanduser(), limit, weights == "true"))
 
 
-def fit(up: Path, down: Path, output: Path, limit: float = 1.0) -> str:
+def fit(up: Path, down: Path, output: Path, limit: float = 1.0, weights: bool = False) -> str:
     """Write the preset and its figure; what was found, as a text."""
     # Imported here: help is printed at once.
     from eqprop.data import pulse_curves
     from eqprop.run.checkpoint import write_atomically
     from eqprop.run.study import style
-    from eqprop.substrate import fit_step
+    from eqprop.substrate import TableConductance, fit_step
 
     if output.suffix != ".yaml":
         raise UsageError(f"{output}: expected a file that ends in .yaml, such as configs/substrate/mine.yaml.")
@@ -78,14 +89,18 @@ def fit(up: Path, down: Path, output: Path, limit: float = 1.0) -> str:
         "device_spread": float(f"{float(step.device_spread):.4g}"),
         "cycle_spread": float(f"{float(step.cycle_spread):.4g}"),
     }
-    preset = {
-        "_target_": "eqprop.Substrate",
-        "chip": 0,
-        "aware": False,
-        "flow": None,
-        "known_gains": False,
-        "write": write,
-    }
+    preset: dict[str, object] = {"_target_": "eqprop.Substrate", "chip": 0, "aware": False, "flow": None}
+    preset["known_gains"] = False
+    if weights:
+        table = TableConductance.from_curves(*curves, limit=limit)
+        preset["weights"] = {
+            "_target_": "eqprop.substrate.TableConductance",
+            "up": numbers(table.up),
+            "down": numbers(table.down),
+            "spread": numbers(table.spread),
+            "limit": limit,
+        }
+    preset["write"] = write
     text = head + yaml.safe_dump(preset, sort_keys=False, default_flow_style=None, width=120)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, lambda file: file.write(text.encode()))

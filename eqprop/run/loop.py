@@ -16,6 +16,7 @@ from eqprop import AbstractErrorEstimator, Model, TrainState
 from eqprop.data import Batches, Split, batch_key
 from eqprop.run import checkpoint
 from eqprop.run.build import Task
+from eqprop.run.cost import COSTS, cost_of
 from eqprop.run.errors import Interrupted, Unsettled
 from eqprop.run.loggers import Logger
 from eqprop.run.progress import Progress
@@ -154,7 +155,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
         if cfg.evaluation.measure == "best":
             state, _ = folder.restore_best((state, sums))
         tested = _evaluate(cfg, task, programs, state.model, "test")
-    return _summary(cfg, head, tested, time.monotonic() - clock)
+    return _summary(cfg, head, {**tested, **cost_of(cfg, task, state)}, time.monotonic() - clock)
 
 
 def model_of(cfg: DictConfig, task: Task, path: Path) -> tuple[Model, dict[str, Any]]:
@@ -250,9 +251,11 @@ def _summary(cfg: DictConfig, head: dict[str, Any], tested: dict[str, Any], seco
     summary["bounded_fraction"] = float(np.mean([_mean(record["bounded_fraction"]) for record in records]))
     summary["free_steps"], summary["nudged_steps"] = _mean(last["free_steps"]), _mean(last["nudged_steps"])
     summary["seconds"] = seconds
+    summary |= {name: _mean(last[name]) for name in COSTS if name in last}
+    summary |= {name: last[name] for name in ("cost_reasons",) if name in last}
     if cfg.population > 1:
         names = ("test_accuracy", "test_r2", "test_loss", "validation_accuracy", "validation_r2")
-        names += ("cosine_hidden", "functional_asymmetry", "unsettled_fraction")
+        names += ("cosine_hidden", "functional_asymmetry", "unsettled_fraction", *COSTS)
         summary["members"] = {name: last[name] for name in names if name in last}
     return summary
 

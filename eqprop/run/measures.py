@@ -26,6 +26,10 @@ MEASURES = {
     "free_steps": Measure("free steps", 1.0, 1),
     "nudged_steps": Measure("nudged steps", 1.0, 1),
     "seconds": Measure("seconds", 1.0, 1),
+    "energy_inference_joules": Measure("energy of an inference (nJ)", 1e9, 3),
+    "time_inference_seconds": Measure("time of an inference (µs)", 1e6, 2),
+    "energy_training_joules": Measure("energy of a training example (nJ)", 1e9, 3),
+    "time_training_seconds": Measure("time of a training example (µs)", 1e6, 2),
 }
 """Results of a run; those of alignment are of the end of training."""
 

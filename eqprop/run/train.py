@@ -97,6 +97,11 @@ def table(summary: dict[str, Any]) -> str:
         ("error vectors shortened", f"{summary['bounded_fraction']:.2%}"),
         ("time", f"{summary['seconds']:.1f} s"),
     ]
+    for name, title in (("inference", "inference on the device"), ("training", "training example on the device")):
+        if f"energy_{name}_joules" in summary:
+            joules, seconds = summary[f"energy_{name}_joules"], summary.get(f"time_{name}_seconds")
+            rows.append((title, f"{joules:.3g} J" + (f", {seconds:.3g} s" if seconds is not None else "")))
+    rows += [("cost not known", reason) for reason in summary.get("cost_reasons", ())]
     width = max(len(title) for title, _ in rows)
     return "\n".join(f"  {title.ljust(width)}  {value}" for title, value in rows)
 

@@ -8,6 +8,7 @@ from eqprop.substrate.conductance import (
     ProgrammingNoise as ProgrammingNoise,
     Quantised as Quantised,
 )
+from eqprop.substrate.cost import Cost as Cost, Expense as Expense
 from eqprop.substrate.deployment import (
     AbstractDeployment as AbstractDeployment,
     MirrorGain as MirrorGain,
@@ -45,7 +46,9 @@ from eqprop.substrate.probe import (
     ReadoutNoise as ReadoutNoise,
 )
 from eqprop.substrate.stack import Substrate as Substrate
+from eqprop.substrate.table_conductance import TableConductance as TableConductance
 from eqprop.substrate.table_step import Fit as Fit, TableStep as TableStep, fit_step as fit_step
+from eqprop.substrate.technology import Technology as Technology
 from eqprop.substrate.wires import WireResistance as WireResistance
 from eqprop.substrate.write import (
     AbstractWrite as AbstractWrite,

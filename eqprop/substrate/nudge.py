@@ -135,8 +135,8 @@ class ConvertedReadout(_AbstractDeviceReadout):
     converter: NudgeDAC
 
     def teaching(self, s: AnyState, y: Target) -> AnyState:
-        scores = self.readout.predict(s)
-        dtype = scores.real.dtype
+        scores = self.readout.predict(jax.tree.map(jnp.real, s))  # for their number: nudges may be complex
+        dtype = scores.dtype
         targets = jax.nn.one_hot(y, scores.size, dtype=dtype) if is_class(y) else y.astype(dtype)
         return self.readout.teaching(s, self.converter.convert(targets))
 

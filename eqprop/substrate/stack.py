@@ -6,21 +6,26 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import equinox as eqx
+from jaxtyping import PRNGKeyArray, PyTree
 
 from eqprop import _tree
 from eqprop._tree import AnyState
 from eqprop.device import AbstractSubstrate, Estimator
 from eqprop.estimator import Device
 from eqprop.model import Model
+from eqprop.readout import Batch
 from eqprop.relaxation import AbstractRelaxation
 from eqprop.substrate.base import AbstractImperfection, Chip, Reciprocity, chip_key
+from eqprop.substrate.cost import Cost, cost
 from eqprop.substrate.deployment import AbstractDeployment, MirrorGain, Mismatch
 from eqprop.substrate.dynamics import DeviceFlow
 from eqprop.substrate.kernels import kernels_of, straight_through, with_kernels
 from eqprop.substrate.neurons import dense_biases
 from eqprop.substrate.nudge import AbstractNudge, DeviceReadout, num_nudged
 from eqprop.substrate.probe import AbstractProbe, Measurement
+from eqprop.substrate.technology import Technology
 from eqprop.substrate.write import AbstractWrite, WriteRule, write
+from eqprop.train import Trainer
 
 Module = TypeVar("Module", bound=eqx.Module)
 Part = TypeVar("Part", bound=AbstractImperfection)
@@ -38,6 +43,8 @@ class Substrate(AbstractSubstrate):
     not redraw it; all members of a population train on one chip. Parts of a stage act in the order given.
     """
 
+    technology: Technology | None
+    """The physical constants from which `cost` follows."""
     parts: OrderedDict[str, AbstractImperfection]
     """In the order given, which a plain dictionary loses in a compiled function: JAX sorts its names."""
     flow: AbstractRelaxation | None
@@ -57,12 +64,13 @@ class Substrate(AbstractSubstrate):
         aware: bool = False,
         flow: AbstractRelaxation | None = None,
         known_gains: bool = False,
+        technology: Technology | None = None,
         **parts: AbstractImperfection | None,
     ):
         """**Arguments:** `parts`, under names of your choice; those that are `None` are left out."""
         if isinstance(flow, DeviceFlow):
             flow = _replaced(flow, dynamics=_replaced(flow.dynamics, chip=chip))
-        self.chip, self.aware, self.flow, self.known_gains = chip, aware, flow, known_gains
+        self.chip, self.aware, self.flow, self.known_gains, self.technology = chip, aware, flow, known_gains, technology
         self.parts = OrderedDict((name, part) for name, part in parts.items() if part is not None)
         for name, part in self.parts.items():
             if not isinstance(part, AbstractImperfection):
@@ -123,6 +131,38 @@ class Substrate(AbstractSubstrate):
         parts = self._of(AbstractWrite)
         return write(parts, self.chip) if parts else None
 
+    def cost(
+        self,
+        trainer: Trainer,
+        model: Model,
+        batch: Batch,
+        *,
+        optimiser_state: PyTree = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Cost:
+        """Energy and time of an inference and of a training example, by cause, means over a batch on which the phases
+        are run. Closed forms are those of `Technology`.
+
+        An inference is an input converted to volts, a free phase, and a read-out of the layers that are read. A
+        training example is that with a read-out of all neurons, and the nudged phases with theirs: the nodes of a
+        stencil one after the other, or the turns of an oscillating nudge. A complex nudge takes amplifiers and
+        converters of two quadratures, of which the imaginary one conducts nothing to first order. AsymEP takes the
+        currents of `A` and `Aᵀ` besides. A training example has its probes of homeostasis, two products each, or its
+        share of a reading of all weights once a batch for the closed form, and its share of the pulses of the update.
+
+        Phases last as long as `DeviceFlow` says. A step of a numerical relaxation counts as `damping` time constants,
+        which gives the scale of the answer and not more. Power is that of the settled state, all the time. What no
+        device does costs NaN, and `Cost.reasons` says why.
+
+        **Arguments:** `optimiser_state`: that of the trainer in the course of a training, by default that at its
+        beginning, which decides how many pulses a write takes.
+
+        **Raises:** `ValueError` without a technology, or as `Trainer.gradient`.
+        """
+        if self.technology is None:
+            raise ValueError("This substrate has no technology: give it technology=Technology(volts=0.2, ...).")
+        return cost(self.technology, self.parts, self, trainer, model, batch, optimiser_state=optimiser_state, key=key)
+
     @property
     def reciprocity(self) -> Reciprocity:
         """The worst of all parts, keeps < gauge < breaks, in the order in which they act. What neither scales devices
@@ -155,6 +195,8 @@ class Substrate(AbstractSubstrate):
         }[self.reciprocity]
         if self.known_gains and self.reciprocity == "breaks":
             lines.append("known gains: not applied, as they do not undo this stack; defects of devices go first")
+        if self.technology is not None:
+            lines.append(f"technology: a time constant of {float(self.technology.time_constant()):.3g} s")
         return "\n".join([*lines, f"chip {self.chip}, updates {aware}; reciprocity: {self.reciprocity} ({meaning})"])
 
     def _gauges(self) -> dict[str, Callable[..., AnyState]]:

@@ -1,6 +1,7 @@
 """Pulsed writes of a measured device, and the fit of its curves."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from eqprop.substrate.base import Number, clipped_normal
-from eqprop.substrate.write import WIDEST, AbstractWrite, check_spreads, pulses
+from eqprop.substrate.write import WIDEST, AbstractWrite, check_spreads, expected_pulses, pulses
 
 
 def _floats(levels: Sequence[float]) -> tuple[float, ...]:
@@ -43,10 +44,23 @@ class TableStep(AbstractWrite):
                     f"TableStep got {name}={getattr(self, name)!r}; expected two levels or more that {word}."
                 )
 
+    @classmethod
+    def from_csv(cls, up: str | Path, down: str | Path, *, limit: float = 1.0) -> "TableStep":
+        """The fit of measured curves (`fit_step`), files as `eqprop.data.pulse_curves` reads them.
+
+        **Raises:** `ValueError` for what cannot be read, with the number of the line, and as `fit_step`.
+        """
+        from eqprop.data.curves import pulse_curves  # here alone: a device without measurements reads no files
+
+        return fit_step(pulse_curves(up), pulse_curves(down), limit=limit).step
+
     @property
     def mean_step(self) -> float:
         """The mean step of both curves."""
         return 0.5 * sum(abs(curve[-1] - curve[0]) / (len(curve) - 1) for curve in (self.up, self.down))
+
+    def num_pulses(self, change: Array) -> Array:
+        return expected_pulses(change, self.mean_step, self.max_pulses)
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         n, noise = pulses(change, self.mean_step, self.max_pulses, self.cycle_spread, run)

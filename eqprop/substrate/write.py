@@ -4,14 +4,14 @@ Kernels are devices, of any shape; biases are written exactly. Use as the last o
 """
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from eqprop.substrate.base import (
     AbstractImperfection,
@@ -46,6 +46,11 @@ class AbstractWrite(AbstractImperfection):
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         """The change that weights `w` make when `change` is asked of them."""
 
+    def num_pulses(self, change: Array) -> Array | None:
+        """How many pulses each weight gets on average when `change` is asked; `None` where writes are no pulses."""
+        del change
+        return None
+
 
 class ConstantStep(AbstractWrite):
     """Pulses of one size between hard bounds: `n` pulses, `|Δw|/dw_min` rounded at random without bias, at most
@@ -64,6 +69,9 @@ class ConstantStep(AbstractWrite):
 
     def __check_init__(self):
         _check_pulses(self)
+
+    def num_pulses(self, change: Array) -> Array:
+        return expected_pulses(change, self.dw_min, self.max_pulses)
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         step = self.dw_min * (1 + self.device_spread * clipped_normal(chip, w))
@@ -91,6 +99,9 @@ class SoftBounds(AbstractWrite):
     def __check_init__(self):
         _check_pulses(self)
         check_range(self, "up_down", -0.99, 0.99)
+
+    def num_pulses(self, change: Array) -> Array:
+        return expected_pulses(change, self.dw_min, self.max_pulses)
 
     def __call__(self, change: Array, w: Array, *, chip: PRNGKeyArray, run: PRNGKeyArray) -> Array:
         rising, falling = jax.random.split(chip)
@@ -182,3 +193,28 @@ def pulses(change: Array, size: Number, most: int | None, spread: Number, key: P
     n = jnp.floor(jnp.abs(change) / size + jax.random.uniform(rounding, change.shape, change.dtype))
     n = n if most is None else jnp.minimum(n, most)
     return n, spread * jnp.sqrt(n) * jax.random.normal(deviation, change.shape, change.dtype)
+
+
+def expected_pulses(change: Array, size: Number, most: int | None) -> Array:
+    """`|Δw|/size`, the mean of the whole numbers to which it is rounded, at most `most`."""
+    n = jnp.abs(change) / size
+    return n if most is None else jnp.minimum(n, most)
+
+
+def asked(
+    optimiser: optax.GradientTransformation, state: Any, gradient: PyTree, params: PyTree, loss: Array, key: Any
+) -> PyTree:
+    """The changes that an optimiser asks for, before any device makes them."""
+    rule = optax.with_extra_args_support(optimiser)
+    return rule.update(gradient, state, params, value=loss, grad=gradient, key=key)[0]
+
+
+def count_pulses(parts: Sequence[AbstractWrite], updates: PyTree) -> Float[Array, ""]:
+    """The mean number of pulses of an update, summed over all weights: by the first part that writes in pulses, or one
+    a weight without any."""
+    total = jnp.zeros(())
+    for path, change in jax.tree_util.tree_leaves_with_path(updates):
+        if is_device(path):
+            counts = [n for n in (part.num_pulses(change) for part in parts) if n is not None]
+            total = total + (jnp.sum(counts[0]) if counts else jnp.asarray(change.size, total.dtype))
+    return total

@@ -12,6 +12,7 @@ from eqprop.circuit import netlist
 from eqprop.run.errors import fail
 from experiments.spice import simulator
 from experiments.spice.circuits import random_circuit
+from experiments.spice.energy import passive, transient
 
 
 def golden(folder: Path) -> None:
@@ -27,7 +28,10 @@ def golden(folder: Path) -> None:
     text = netlist.deck(circuit.network, lines, commands)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "circuit.cir").write_text(text)
-    for name, table in simulator.run(text, ["op.txt", "nudged.txt", "ac.txt"]).items():
+    settling = transient(passive(circuit))
+    (folder / "settling.cir").write_text(settling)
+    found = simulator.run(text, ["op.txt", "nudged.txt", "ac.txt"])
+    for name, table in {**found, **simulator.run(settling, ["settling.txt"])}.items():
         (folder / name).write_text(table)
 
 
