@@ -18,7 +18,7 @@ from eqprop.relaxation import AbstractRelaxation
 
 
 class CoupledLearning(AbstractEstimator):
-    """The contrast of the co-content of a free and in a clamped copy of a `ResistorGraph`, whose gradient is the local rule
+    """The difference in co-content of a clamped and a free copy of a `ResistorGraph`, whose gradient is the local rule
 
         Δg ∝ (Δv_F² − Δv_C²)/2η,      v_C = v_F − η ∂ℓ/∂v at the outputs,
 
