@@ -58,14 +58,12 @@ def costed(
     *,
     name="asymmetric",
     homeostasis=None,
-    rate=0.1,
-    flow=FLOW,
     technology=TECHNOLOGY,
     **parts,
 ):
     model, x, y = problem(name)
-    device = Substrate(flow=flow, technology=technology, **parts)
-    trainer = eqprop.Trainer(SETTLE, estimator, optax.sgd(rate), homeostasis=homeostasis, keep_unsettled=True)
+    device = Substrate(flow=FLOW, technology=technology, **parts)
+    trainer = eqprop.Trainer(SETTLE, estimator, optax.sgd(0.1), homeostasis=homeostasis, keep_unsettled=True)
     compute = eqx.filter_jit(lambda model: device.cost(trainer, model, (x, y)))
     return compute(model)
 
