@@ -13,6 +13,7 @@ import pytest
 import eqprop
 from eqprop.circuit import ResistiveNetwork, settling
 from eqprop.run.measures import MEASURES
+from eqprop.run.study.records import Record
 from eqprop.run.train import table
 from eqprop.substrate import (
     ADC,
@@ -27,6 +28,7 @@ from eqprop.substrate import (
     Technology,
     WriteNoise,
 )
+from experiments.substrate.pareto import captions, draw, front
 from helpers import SETTLE, free_phase, problem, respond
 
 TECHNOLOGY = Technology(
@@ -52,11 +54,16 @@ NEURONS, INPUTS, READ, BATCH = 12, 6, 3, 3
 
 
 def costed(
-    estimator=CENTRED, *, name="asymmetric", homeostasis=None, rate=0.1, flow=FLOW, technology=TECHNOLOGY, **parts
+    estimator: eqprop.AbstractEstimator = CENTRED,
+    *,
+    name="asymmetric",
+    homeostasis=None,
+    technology=TECHNOLOGY,
+    **parts,
 ):
     model, x, y = problem(name)
-    device = Substrate(flow=flow, technology=technology, **parts)
-    trainer = eqprop.Trainer(SETTLE, estimator, optax.sgd(rate), homeostasis=homeostasis, keep_unsettled=True)
+    device = Substrate(flow=FLOW, technology=technology, **parts)
+    trainer = eqprop.Trainer(SETTLE, estimator, optax.sgd(0.1), homeostasis=homeostasis, keep_unsettled=True)
     compute = eqx.filter_jit(lambda model: device.cost(trainer, model, (x, y)))
     return compute(model)
 
@@ -304,3 +311,15 @@ def test_the_table_of_a_run():
     assert "inference on the device" in table(summary) and "2.5e-09 J, 3e-06 s" in table(summary)
     assert "no device does it" in table(summary) and "training example on the device" not in table(summary)
     assert {"energy_inference_joules", "time_training_seconds"} <= set(MEASURES)
+
+
+def test_the_front_of_a_study():
+    """The rows of which none other costs less or as much and reaches more; a figure of every row."""
+    assert front([(1, 1), (2, 1), (1, 2), (3, 3), (4, 2.5)]) == [(1, 2), (3, 3)]
+    summary = {"test_accuracy": 0.5, "energy_training_joules": 1e-9, "time_training_seconds": 1e-6}
+    records = [Record(name, 0, {}, {}, [], summary) for name in ("circle", "centred")]
+    records.append(Record("lock-in", 0, {}, {}, [], {"test_accuracy": 0.5}))  # whose costs are not known
+    axis = draw(records)["pareto"].axes[0]
+    assert [line.get_label() for line in axis.lines[:2]] == ["circle, N = 4, two quadratures", "centred"]
+    np.testing.assert_allclose(np.asarray(axis.lines[0].get_xydata(), float), [[1.0, 50.0]])
+    assert "n = 1 seed" in captions(records)["pareto"]
