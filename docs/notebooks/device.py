@@ -22,8 +22,8 @@
 # | converter | 8 bits over the swing of a rate | `ADC(8)` |
 # | pulses that change a conductance | 0.002 of its range | `ConstantStep(dw_min=0.002)` |
 #
-# [Devices](../substrate.md) has the table of all parts. Measured device curves, energy and time come with a later
-# release.
+# [Devices](../substrate.md) has the table of all parts, and says how measured curves of a device become one. At the end
+# the page asks what an inference and a training example cost, in joules and seconds.
 
 # %%
 import equinox as eqx
@@ -35,7 +35,9 @@ import optax
 
 import eqprop as eq
 from eqprop.data import digits
-from eqprop.substrate import ADC, ConstantStep, Mismatch, Quantised
+from eqprop.substrate import ADC, ConstantStep, Mismatch, Quantised, Technology
+
+BLUE, ORANGE, GREEN, PINK, GREY = eq.plot.BLUE, eq.plot.ORANGE, eq.plot.GREEN, eq.plot.PINK, eq.plot.GREY
 
 
 def device(chip, converter=True):
@@ -164,6 +166,49 @@ plt.show()
 # *Test accuracy on digits and cosine of the error vectors, one mark a chip: the converter and not the mismatch limits
 # the error vectors where homeostasis is on.*
 #
+# ## Energy and time
+#
+# `Technology` has the physical constants of a device: volts, siemens, farads, joules a conversion step and a pulse. The
+# ones it comes with are engineering guesses, and say so. `Substrate.cost` then counts what an example takes, by cause.
+
+
+# %%
+def cost(bits):
+    priced = eq.Substrate(
+        technology=Technology(),
+        weights=Quantised(bits=5),
+        adc=ADC(bits),
+        write=ConstantStep(dw_min=0.002),
+    )
+    return priced.cost(trainer(None, strength), ideal, (test[0][:50], test[1][:50]))
+
+
+costs = {bits: cost(bits) for bits in (6, 8, 10)}
+print(costs[8].describe())
+
+_, axis = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+below = np.zeros(3)
+causes = {"conduction": ORANGE, "converters": BLUE, "homeostasis": GREEN, "writes": PINK, "swing": GREY}
+for cause, colour in causes.items():
+    heights = np.array([1e12 * float(one.training.joules[cause]) for one in costs.values()])
+    axis.bar([f"{bits} bits" for bits in costs], heights, bottom=below, color=colour, label=cause)
+    below += heights
+axis.set(ylabel="energy of a training example (pJ)", xlabel="converter")
+axis.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Energy of a training example by cause, with converters of 6, 8 and 10 bits.*
+#
+# A bit more of a converter doubles what a reading costs. A training example costs more than an inference: every neuron
+# is read in three phases, homeostasis reads the weights, and weights are written.
+
+# %%
+readings = [float(one.training.joules["converters"]) for one in costs.values()]
+assert 3.0 < (readings[2] - readings[1]) / (readings[1] - readings[0]) < 5.0
+assert all(one.training.energy > one.inference.energy and not one.reasons for one in costs.values())
+
+# %% [markdown]
 # ## Try
 #
 # - Give the converter 10 bits, or average it: `ADC(8, dither=0.5, samples=16)`.
