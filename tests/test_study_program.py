@@ -395,7 +395,7 @@ def test_a_tiny_study_from_its_file_to_its_page(tiny_study, monkeypatch, capsys)
     cli.main(words)
     folder = tiny_study
     told = capsys.readouterr().out
-    assert "2 runs, 0 of them recorded" in told and "with, seed 0: done" in told and "README.md" in told
+    assert "2 runs, 0 recorded, 2 to do" in told and "with, seed 0: done" in told and "README.md" in told
     found = store.load(folder)
     assert [(r.label, r.missing, len(r.metrics)) for r in found] == [("with", None, 2), ("without", None, 2)]
     assert all(0 < r.summary["test_accuracy"] <= 1 and r.summary["measured"] == "last" for r in found)
@@ -406,5 +406,5 @@ def test_a_tiny_study_from_its_file_to_its_page(tiny_study, monkeypatch, capsys)
 
     monkeypatch.setattr(schedule, "PROGRAM", (sys.executable, "-c", "raise SystemExit('run again')"))
     cli.main(words)
-    assert "2 runs, 2 of them recorded" in capsys.readouterr().out
+    assert "2 runs, 2 recorded, 0 to do" in capsys.readouterr().out
     assert (folder / "README.md").read_text() == page and store.load(folder) == found

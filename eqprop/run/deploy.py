@@ -23,8 +23,8 @@ usage: eqprop deploy RUN substrate=CHOICE [chips=10] [epochs=0] [split=validatio
   eqprop deploy outputs/digits-0123456789 substrate=cmos_ota epochs=2
 
 RUN is the folder of a trained network. Every chip draws its own fixed patterns. With epochs=K each chip is trained for
-K epochs more, as the run was, and measured again. The run is not changed; results and a figure go to RUN/deployed/.
-Choose devices on validation images, and measure the chosen one on the test.
+K epochs more, as the run was but without a warm start, and measured again. The run is not changed; results and a figure
+go to RUN/deployed/. Choose devices on validation images, and measure the chosen one on the test.
 """
 FOLDER = "deployed"
 _OWN = {"chips": "10", "epochs": "0", "split": "", "checkpoint": ""}
@@ -102,7 +102,9 @@ def deploy(
     runtime.configure(cfg)
     if cfg.population > 1:
         raise ValueError(f"population is {cfg.population}; one network goes on chips, train with population=1.")
-    task = build(OmegaConf.merge(cfg, {"substrate": None}))  # pyright: ignore[reportArgumentType]
+    # A schedule of the learning rate spans the training on the chip, and not that of the run.
+    changes = {"substrate": None, **({"epochs": epochs, "warm_start": 0} if epochs else {})}
+    task = build(OmegaConf.merge(cfg, changes))  # pyright: ignore[reportArgumentType]
     path = checkpoint_of(folder, checkpoint)
     try:
         model, _ = model_of(cfg, task, path)
