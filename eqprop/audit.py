@@ -176,11 +176,12 @@ def _audit_one(
         circle = sample_circle(example, u, settle, radius, num_points)
         results.append(worst(circle.result))
         samples = jax.vmap(field.rates)(circle.state)
-        convergence_radius = _convergence_radius(_taylor_magnitudes(samples), radius)
-        order = lambda n: jax.tree.map(lambda v: jnp.fft.fft(v, axis=0)[n] / num_points, samples)
-        delta, conjugate = order(1), _tree.norm(order(-1))
+        coefficients = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0) / num_points, samples)
+        magnitudes = jax.vmap(_tree.norm)(coefficients)
+        convergence_radius = _convergence_radius(magnitudes, radius)
+        delta = jax.tree.map(lambda c: c[1], coefficients)
         imaginary, real = (_tree.norm(jax.tree.map(part, delta)) for part in (jnp.imag, jnp.real))
-        leakage = (imaginary + conjugate) / real
+        leakage = (imaginary + magnitudes[-1]) / real
 
     scale = _tree.norm(true.delta)
     hidden = metrics.layer_cosines(estimate, true.delta, model.readout.layers)
@@ -208,15 +209,9 @@ def sample_circle(
     return jax.vmap(lambda beta: settle(lambda u: example.drift(u, beta), start, blocks=example.blocks))(nodes)
 
 
-def _taylor_magnitudes(samples: AnyState) -> Float[Array, " points"]:
-    """`‖cₙ rⁿ‖` for `n = 0 … N − 1`, by the discrete Fourier transform of the samples."""
-    transformed = jax.tree.map(lambda v: jnp.fft.fft(v, axis=0) / v.shape[0], samples)
-    return jax.vmap(_tree.norm)(transformed)
-
-
 def _convergence_radius(magnitudes: Float[Array, " points"], radius: Float[Array, ""]) -> Float[Array, ""]:
-    """`R` from `‖cₙ rⁿ‖ ≈ C (r/R)ⁿ`: a least-squares slope over `1 ≤ n < N` where the coefficients stand clear of
-    rounding."""
+    """`R` from the magnitudes `‖cₙ rⁿ‖ ≈ C (r/R)ⁿ` of the Taylor coefficients: a least-squares slope over `1 ≤ n < N`
+    where they stand clear of rounding."""
     order = jnp.arange(1, magnitudes.shape[0], dtype=magnitudes.dtype)
     floor = 100 * jnp.finfo(magnitudes.dtype).eps * magnitudes[0]
     clear = (magnitudes[1:] > floor).astype(magnitudes.dtype)

@@ -92,7 +92,7 @@ def checked(model: Model, batch: Batch) -> tuple[Shaped[Array, "batch ..."], Arr
     """The batch as arrays of JAX.
 
     **Raises:** `ValueError` for a single example, for an empty batch, for another number of targets than of inputs, for
-    classes out of range where they can be seen.
+    classes out of range where they can be seen, and for a drive whose layers or shapes are not those of the state.
     """
     x, y = map(jnp.asarray, batch)
     if x.ndim == 0 or y.ndim == 0:

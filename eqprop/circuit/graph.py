@@ -120,9 +120,7 @@ class ResistorGraph(AbstractNetwork):
     def drive(self, s: AnyState, current: Float[Array, " nodes"]) -> AnyState:
         """Kirchhoff's currents, plus `s`, which the leak of the base class takes away."""
         v = self.voltages(s, current)
-        a, b = np.array(self.ends).T
-        flow = jnp.abs(self.conductances).astype(v.dtype) * (v[b] - v[a])
-        into = jnp.zeros_like(v).at[a].add(flow).at[b].add(-flow) + (1 - self.leak) * v
+        into = self._currents(v) + (1 - self.leak) * v
         total = {name: into[np.array(part, int)] for name, part in self._free}
         if self.diodes is not None:
             total["hidden"] = total["hidden"] - self.diodes(s["hidden"]) / self.siemens
@@ -148,9 +146,7 @@ class ResistorGraph(AbstractNetwork):
     def power(self, state: AnyState, x: Shaped[Array, "..."]) -> Float[Array, ""]:
         """The power in watts that resistors, leaks and diodes dissipate at real potentials `state`, settled or not:
         `siemens (Σ g (vₐ − v_b)² + leak Σ vᵢ²)`, the second sum over free nodes, and that of the diodes."""
-        v = self.voltages(state, self.embed(x))
-        a, b = np.array(self.ends).T
-        total = jnp.sum(jnp.abs(self.conductances) * (v[a] - v[b]) ** 2)
+        total = 2 * self.co_content(state, self.embed(x))
         total = total + self.leak * sum(jnp.sum(state[name] ** 2) for name, _ in self._free)
         return self.siemens * total + (0.0 if self.diodes is None else self.diodes.power(state["hidden"]))
 
@@ -158,12 +154,15 @@ class ResistorGraph(AbstractNetwork):
         """The power in watts that the sources at held nodes and the offsets of the diodes deliver. By Tellegen's
         theorem it is `power` and what charges the free nodes, `siemens Σ vᵢ F(v)ᵢ`, whatever the potentials."""
         v = self.voltages(state, self.embed(x))
-        a, b = np.array(self.ends).T
-        flow = jnp.abs(self.conductances) * (v[b] - v[a])
-        into = jnp.zeros_like(v).at[a].add(flow).at[b].add(-flow)
         held = np.array([*self.inputs, *(node for node, _ in self.rails)])
         offsets = 0.0 if self.diodes is None else self.diodes.supplied(state["hidden"])
-        return -self.siemens * jnp.sum(v[held] * into[held]) + offsets
+        return -self.siemens * jnp.sum(v[held] * self._currents(v)[held]) + offsets
+
+    def _currents(self, v: Inexact[Array, " nodes"]) -> Inexact[Array, " nodes"]:
+        """Into all nodes through the resistors, in units of `siemens · volt`."""
+        a, b = np.array(self.ends).T
+        flow = jnp.abs(self.conductances).astype(v.dtype) * (v[b] - v[a])
+        return jnp.zeros_like(v).at[a].add(flow).at[b].add(-flow)
 
     @property
     def _free(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

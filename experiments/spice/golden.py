@@ -1,4 +1,4 @@
-"""Freeze one circuit with ngspice's answers, which the tests compare with where there is no ngspice.
+"""Freeze circuits and netlists with ngspice's answers, which the tests compare with where there is no ngspice.
 
 python -m experiments.spice.golden FOLDER
 """
@@ -10,7 +10,7 @@ import jax
 
 from eqprop.circuit import netlist
 from eqprop.run.errors import fail
-from experiments.spice import simulator
+from experiments.spice import netlists, simulator
 from experiments.spice.circuits import random_circuit
 from experiments.spice.energy import passive, transient
 
@@ -37,11 +37,13 @@ def golden(folder: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Write a circuit and what ngspice says of it.")
+    parser = argparse.ArgumentParser(description="Write circuits and netlists, and what ngspice says of them.")
     parser.add_argument("folder", type=Path)
     jax.config.update("jax_enable_x64", True)
     try:
-        golden(parser.parse_args().folder)
+        folder = parser.parse_args().folder
+        golden(folder)
+        netlists.golden(folder)
     except OSError as error:
         fail(error)
 

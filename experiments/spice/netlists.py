@@ -1,19 +1,13 @@
-"""Netlists that are read, and crossbars with wires, beside what ngspice says of them.
+"""Netlists that are read, and crossbars with wires, beside what ngspice says of them."""
 
-python -m experiments.spice.netlists FOLDER
-"""
-
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from eqprop.circuit import netlist
 from eqprop.circuit.crossbar import Wires, write_crossbar
-from eqprop.run.errors import fail
 from experiments.spice import simulator
 
 PASSIVE = """Resistors and diodes, a bias, a shift between two nodes, an ammeter
@@ -148,18 +142,3 @@ def golden(folder: Path) -> None:
         text, answer = table.run()
         (folder / f"{name}.cir").write_text(text)
         (folder / f"{name}.txt").write_text(answer)
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Write netlists and what ngspice says of them.")
-    parser.add_argument("folder", type=Path)
-    jax.config.update("jax_enable_x64", True)
-    try:
-        golden(parser.parse_args().folder)
-    except OSError as error:
-        fail(error)
-
-
-if __name__ == "__main__":
-    main()
