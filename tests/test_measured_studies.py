@@ -13,7 +13,7 @@ import yaml
 
 import eqprop
 from eqprop.run.compose import CONFIGS
-from eqprop.run.loop import population_of
+from eqprop.run.population import population_of
 from eqprop.run.record import to_json
 from eqprop.run.study import style
 from experiments.paper import bias_split, nudge_error, phases, relaxation_steps

@@ -14,8 +14,9 @@ import optax
 from jaxtyping import Array
 from omegaconf import DictConfig, OmegaConf
 
-from eqprop import Model, Trainer, TrainState
+from eqprop import Model, Substrate, Trainer, TrainState
 from eqprop.data import Batches, Dataset, Preprocess, hold_out, subset
+from eqprop.device import AbstractSubstrate
 from eqprop.readout import SquaredError
 from eqprop.run.runtime import Placement
 
@@ -67,7 +68,7 @@ def build(cfg: DictConfig) -> Task:
         coarse=instantiate(cfg.coarse),
         keep_unsettled=cfg.keep_unsettled,
         warm_start=cfg.warm_start,
-    ).on(instantiate(cfg.substrate))
+    ).on(device_of(cfg))
 
     def initial(seed: int) -> TrainState:
         key = jax.random.key(seed)
@@ -94,6 +95,30 @@ def instantiate(node: DictConfig | None) -> Any:
         if isinstance(cause, (ValueError, OSError)):
             raise cause from None
         raise ValueError(f"{node.get('_target_')}: {cause or error}") from error
+
+
+def own_chips(cfg: DictConfig) -> bool:
+    """Whether every member of a population has a chip of its own, of the number of its seed."""
+    return cfg.substrate is not None and cfg.substrate.get("chip") == "member"
+
+
+def device_of(cfg: DictConfig) -> AbstractSubstrate | None:
+    """The device; with a chip for every member, that of the first one.
+
+    **Raises:** `ValueError` if the number of the chip is not a whole one.
+    """
+    if cfg.substrate is None or "chip" not in cfg.substrate:
+        return instantiate(cfg.substrate)
+    chip = cfg.seed if own_chips(cfg) else cfg.substrate.chip
+    if type(chip) is not int or chip < 0:
+        raise ValueError(
+            f"substrate.chip is {chip}; expected a whole number of at least 0, or member, for a chip of its own for "
+            "each member of a population."
+        )
+    device = instantiate(OmegaConf.merge(cfg.substrate, {"chip": chip}))  # pyright: ignore[reportArgumentType]
+    if own_chips(cfg) and not isinstance(device, Substrate):
+        raise ValueError(f"substrate.chip=member needs an eqprop.Substrate, not a {type(device).__name__}.")
+    return device
 
 
 def nothing(**ignored: Any) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array
 from omegaconf import DictConfig
 
-from eqprop import TrainState
+from eqprop import Trainer, TrainState
 from eqprop.run.build import Task
+from eqprop.run.population import over_members
 from eqprop.substrate import Cost, Substrate
 
 COSTS = ("energy_inference_joules", "time_inference_seconds", "energy_training_joules", "time_training_seconds")
@@ -23,13 +24,13 @@ def cost_of(cfg: DictConfig, task: Task, state: TrainState) -> dict[str, Any]:
     if not isinstance(substrate, Substrate) or substrate.technology is None:
         return {}
 
-    def one(state: Any, images: Array, labels: Array) -> Cost:
+    def one(trainer: Trainer, state: Any, images: Array, labels: Array) -> Cost:
         batch = task.preprocess(images, key=None), task.target(labels)
-        return substrate.cost(
-            task.trainer, state.model, batch, optimiser_state=state.optimiser, key=jax.random.fold_in(state.key, 0)
+        return trainer.substrate.cost(  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+            trainer, state.model, batch, optimiser_state=state.optimiser, key=jax.random.fold_in(state.key, 0)
         )
 
-    lifted: Any = eqx.filter_vmap(one, in_axes=(eqx.if_array(0), None, None)) if cfg.population > 1 else one
+    lifted = over_members(cfg, task.trainer, one)
     split = task.dataset.train[: cfg.batch_size]
     placed = task.placement.batch(np.asarray(split.images), split.targets)
     found: Cost = eqx.filter_jit(lambda *given: task.placement.everywhere(lifted(*given)))(state, *placed)

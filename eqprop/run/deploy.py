@@ -91,9 +91,10 @@ def deploy(
     import jax.numpy as jnp
     import numpy as np
 
+    from eqprop import Substrate
     from eqprop.data.augment import batch_key
     from eqprop.run import runtime
-    from eqprop.run.build import build, instantiate
+    from eqprop.run.build import build, device_of
     from eqprop.run.checkpoint import DamagedCheckpoint, write_atomically
     from eqprop.run.loop import model_of
     from eqprop.run.provenance import environment
@@ -110,7 +111,9 @@ def deploy(
         model, _ = model_of(cfg, task, path)
     except DamagedCheckpoint as error:
         raise ValueError(str(error)) from error
-    device = instantiate(cfg.substrate)
+    device = device_of(cfg)
+    if not isinstance(device, Substrate):
+        raise ValueError(f"A network is deployed on chips of an eqprop.Substrate, not on a {type(device).__name__}.")
     task.trainer.on(device).init(model, key=jax.random.key(0))  # refuses what does not go together
     split = split or ("validation" if task.dataset.validation is not None else "test")
     part = getattr(task.dataset, split) if split in ("validation", "test") else None
@@ -129,7 +132,6 @@ def deploy(
         return trainer.step(state, (task.preprocess(images, key=key), task.target(labels)))[0]
 
     found, tuned = ({name: [] for name in _SHOWN} for _ in range(2))
-    device_of = instantiate(OmegaConf.merge(cfg.substrate, {"_partial_": True}))  # pyright: ignore[reportArgumentType]
 
     def measure(into: dict[str, list[float]], trainer: Any, model: Any, chip: int) -> None:
         values = measured(trainer, model, jax.random.key(chip))
@@ -138,7 +140,7 @@ def deploy(
 
     for chip in range(chips):
         # The number is an array, so that one program serves all chips.
-        trainer = task.trainer.on(device_of(chip=jnp.asarray(chip)))
+        trainer = task.trainer.on(device.with_chip(jnp.asarray(chip)))
         measure(found, trainer, model, chip)
         if epochs:
             state = trainer.init(model, key=jax.random.key(chip))

@@ -1,9 +1,10 @@
 """The training loop: epochs of jitted steps, evaluation, checkpoints, a summary."""
 
+import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,19 +13,19 @@ import numpy as np
 from jaxtyping import Array
 from omegaconf import DictConfig
 
-from eqprop import AbstractErrorEstimator, Model, TrainState
+from eqprop import AbstractErrorEstimator, Model, Trainer, TrainState
 from eqprop.data import Batches, Split, batch_key
 from eqprop.run import checkpoint
 from eqprop.run.build import Task
 from eqprop.run.cost import COSTS, cost_of
 from eqprop.run.errors import Interrupted, Unsettled
 from eqprop.run.loggers import Logger
+from eqprop.run.population import over_members, population_of
 from eqprop.run.progress import Progress
 from eqprop.run.provenance import environment
 from eqprop.run.record import RunFolder
 from eqprop.run.runtime import interruptible
 
-T = TypeVar("T")
 Records = list[dict[str, Any]]
 Stack = tuple[np.ndarray, np.ndarray]
 """Images and labels."""
@@ -34,8 +35,11 @@ class Programs:
     """The compiled programs of a run, over a population if there is one; compiled once each."""
 
     def __init__(self, cfg: DictConfig, task: Task):
-        trainer, preprocess, place = task.trainer, task.preprocess, task.placement
+        preprocess, place = task.preprocess, task.placement
         self.population = cfg.population
+        step = over_members(cfg, task.trainer, Trainer.step)
+        evaluation = over_members(cfg, task.trainer, Trainer.evaluate)
+        alignment = over_members(cfg, task.trainer, functools.partial(Trainer.alignment, key=jax.random.key(0)))
 
         def advance(state: TrainState, sums: dict, images: Array, labels: Array, keys: Array, count: Array):
             """The first `count` of several batches, without leaving the device in between."""
@@ -44,24 +48,22 @@ class Programs:
             def one(k: Array, arrays: Any) -> Any:
                 state, sums = eqx.combine(arrays, rest)
                 batch = preprocess(images[k], key=keys[k]), task.target(labels[k])
-                state, metrics = self._lift(trainer.step)(state, batch)
+                state, metrics = step(state, batch)
                 sums = place.everywhere(jax.tree.map(jnp.add, sums, metrics))
                 return eqx.filter((state, sums), eqx.is_array)
 
             return eqx.combine(jax.lax.fori_loop(0, count, one, arrays), rest)
 
         def evaluate(model: Model, images: Array, labels: Array):
-            return place.everywhere(self._lift(trainer.evaluate)(model, (preprocess(images), labels)))
+            return place.everywhere(evaluation(model, (preprocess(images), labels)))
 
         def align(model: Model, images: Array, labels: Array):
-            key = jax.random.key(0)
-            aligned = self._lift(lambda m, b: trainer.alignment(m, b, key=key))(model, (preprocess(images), labels))
-            return place.everywhere(aligned)
+            return place.everywhere(alignment(model, (preprocess(images), labels)))
 
         self.advance = eqx.filter_jit(advance, donate="none")
         self.evaluate = eqx.filter_jit(evaluate)
         self.align = eqx.filter_jit(align)
-        self._shapes = lambda state, batch: eqx.filter_eval_shape(self._lift(trainer.step), state, batch)[1]
+        self._shapes = lambda state, batch: eqx.filter_eval_shape(step, state, batch)[1]
         self._task = task
 
     def initial(self, seed: int) -> TrainState:
@@ -73,16 +75,6 @@ class Programs:
         """Sums of metrics to start an epoch from."""
         prepared = self._task.preprocess(batch[0]), self._task.target(jnp.asarray(batch[1]))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._shapes(state, prepared))
-
-    def _lift(self, function: Callable) -> Callable:
-        # A lone run is not a population of one: a batched kernel would turn convolutions into grouped ones.
-        return eqx.filter_vmap(function, in_axes=(eqx.if_array(0), None)) if self.population > 1 else function
-
-
-def population_of(members: Sequence[T]) -> T:
-    """Trees of one structure as one, whose arrays have a leading axis of members."""
-    arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(eqx.filter(one, eqx.is_array) for one in members))
-    return eqx.combine(arrays, eqx.filter(members[0], eqx.is_array, inverse=True))
 
 
 def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Substrate(AbstractSubstrate):
         trainer = Trainer(relaxation, estimator, optax.sgd(0.1)).on(substrate)
 
     Every part draws its fixed pattern from the number of the chip and its own name, so that stacking another one does
-    not redraw it; all members of a population train on one chip. Parts of a stage act in the order given.
+    not redraw it. Parts of a stage act in the order given.
     """
 
     technology: Technology | None
@@ -78,6 +78,10 @@ class Substrate(AbstractSubstrate):
                     f"{name} is a {type(part).__name__}; expected a defect such as Mismatch, or None. "
                     "A relaxation goes under the name flow."
                 )
+
+    def with_chip(self, chip: Chip) -> "Substrate":
+        """The same parts on another chip. Under `vmap` over the number, many chips are one program."""
+        return Substrate(chip, self.aware, self.flow, self.known_gains, self.technology, **self.parts)
 
     def deploy(self, model: Model) -> Model:
         """The model that the devices realise, without errors of nudge and measurement: what the truth is about."""

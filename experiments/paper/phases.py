@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 import eqprop as eq
 import eqprop.data
 from eqprop.run import tables
-from eqprop.run.loop import population_of
+from eqprop.run.population import population_of
 from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 
