@@ -188,7 +188,8 @@ def _check_kind(override: Override, default: Any) -> None:
             key, group = override.key_or_group, "relaxation@nudged" if override.key_or_group == "nudged" else None
             how = f"choose it by {group}={given}, or " if group else ""
             raise UsageError(f"{key}={given}: {key} is a part with settings; {how}set one, as {key}.KEY=VALUE.")
-        if isinstance(given, str) and expected is not None and not given.startswith("${"):
+        named = (override.key_or_group, given) == ("substrate.chip", "member")
+        if isinstance(given, str) and expected is not None and not given.startswith("${") and not named:
             raise UsageError(f"{override.key_or_group}={given}: expected {expected}; it is {default} by default.")
 
 
