@@ -11,6 +11,7 @@ A study's file says what is drawn:
         panels: [cosine_hidden, accuracy]
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -175,11 +176,18 @@ def by_layer(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _legend(axes: Sequence[Axes]) -> None:
-    """One legend, in the first panel that has something to tell apart."""
-    for axis in axes:
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
-            return
+    """One legend, in the first panel that has something to tell apart; one of many lines stands below all panels."""
+    found = next((pair for axis in axes if (pair := axis.get_legend_handles_labels())[0]), None)
+    if found is None:
+        return
+    handles, labels = found
+    if len(labels) <= 4:
+        next(axis for axis in axes if axis.get_legend_handles_labels()[0]).legend()
+        return
+    figure, columns = axes[0].figure, 2 if len(axes) > 1 else 1
+    assert isinstance(figure, Figure)
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def values(records: Sequence[Record], name: str) -> list[float]:
