@@ -20,7 +20,7 @@ from experiments.paper import bias_split, nudge_error, phases, relaxation_steps
 from experiments.spice import compare
 from experiments.substrate import low_bit, low_bit_training, oscillation, reading_report, readings, signatures, writes
 from experiments.substrate.schemes import SCHEMES
-from experiments.tasks import learning_bias, training, turns
+from experiments.tasks import learning_bias, limit_cycles, training, turns
 from runs import as_users_run
 
 NAMES = (
@@ -34,7 +34,7 @@ NAMES = (
     "phases",
     "learning_bias",
 )
-NAMES += ("tasks_in_turns", "low_bit", "signatures")
+NAMES += ("tasks_in_turns", "low_bit", "signatures", "limit_cycles")
 
 
 def falling(*shape: int) -> np.ndarray:
@@ -119,6 +119,23 @@ def made_learning_bias() -> dict:
     floors = {name: {scheme: runs(scheme) for scheme in task.rates} for name, task in learning_bias.TASKS.items()}
     same = {"offsets": learning_bias.OFFSETS, "strengths": learning_bias.STRENGTHS}
     return {**same, "seeds": seeds, "updates": 10, "floors": floors}
+
+
+def made_limit_cycles() -> dict:
+    """Orbits that grow with dwell, offset and rate, not closed in the lattice; nothing moves where offsets cancel."""
+    dwells, systems = (1, 4, 16), ("pair", "lattice")
+    rows = [*limit_cycles.OFFSETS, limit_cycles.OFFSETS[-1] / 2]
+    span = np.array([[[offset * dwell for dwell in dwells] for offset in rows]] * 2)
+    floor = np.array([[[offset] * 3 for offset in (*limit_cycles.OFFSETS, limit_cycles.OFFSETS[-1])]] * 2)
+    orbits = {}
+    for name in systems:
+        biased = {"span": span, "closure": np.full_like(span, 1.0 if name == "lattice" else 1e-6)}
+        biased |= {"combined": floor, "shown": floor, "waiting": span + floor}
+        blind = {quantity: np.zeros_like(span) for quantity in limit_cycles.QUANTITIES}
+        orbits[name] = {s: biased if s in learning_bias.BIASED else blind for s in limit_cycles.SCHEMES}
+    common = {"seeds": 2, "dwells": dwells, "updates": dict.fromkeys(systems, 64), "offsets": limit_cycles.OFFSETS}
+    paths = {"coupled": np.eye(2), "slow_lock_in": np.zeros((2, 2))}
+    return {**common, "strength": limit_cycles.STRENGTH, "orbits": orbits, "paths": paths}
 
 
 def made_writes() -> dict:
@@ -207,6 +224,16 @@ MADE = {
         ["With white noise the best lock-in has 2 times", "With 1/f noise", "0.25 times"],
     ),
     "learning_bias": (made_learning_bias, ["to the power 1.00 ± 0.00", "| allostery | EP, lock-in | none | 1.0e-15 |"]),
+    "limit_cycles": (
+        made_limit_cycles,
+        [
+            "on one task to the power 1.00 ± 0.00, and the error",
+            "along the solutions of all tasks (lattice, two tasks)",
+            "settles: EP, centred and EP, slow lock-in.",
+            f"| two resistors, two tasks | EP, one-sided |{4 * ' 1.00 ± 0.00 |'} 1e-06 |",
+            "| lattice, two tasks | EP, centred | – | – | – | – | – |",
+        ],
+    ),
     "writes": (made_writes, ["within 1.0%"]),
     "spice": (made_spice, ["Every comparison is within its tolerance."]),
     "tasks_in_turns": (
