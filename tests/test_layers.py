@@ -141,6 +141,7 @@ SUBSTRATE = {
     "kernels": 2,
     "nudge": 2,
     "deployment": 3,
+    "bit_slicing": 4,
     "compander": 4,
     "conductance": 4,
     "table_conductance": 4,

@@ -1,6 +1,7 @@
 """What an imperfect device does to learning."""
 
 from eqprop.substrate.base import AbstractImperfection as AbstractImperfection
+from eqprop.substrate.bit_slicing import BitSliced as BitSliced
 from eqprop.substrate.compander import Compander as Compander
 from eqprop.substrate.conductance import (
     Drift as Drift,

@@ -12,6 +12,7 @@ from eqprop.circuit import ResistiveNetwork, ResistorGraph
 from eqprop.model import Model
 from eqprop.network import AbstractLinearNetwork, AbstractNetwork
 from eqprop.substrate.base import AbstractImperfection
+from eqprop.substrate.bit_slicing import BitSliced
 from eqprop.substrate.conductance import Quantised
 from eqprop.substrate.kernels import READOUT, kernels_of, with_kernels
 from eqprop.substrate.neurons import innermost
@@ -39,7 +40,7 @@ def unknown(network: AbstractNetwork) -> str:
 def conductances(model: Model, parts: Mapping[str, AbstractImperfection]) -> Model:
     """The deployed model with `G⁺ + G⁻` in place of every weight, in units of weights: as the last of the parts that
     make weights of pairs of devices says, else `|w|`."""
-    pairs = [part for part in parts.values() if isinstance(part, Quantised | TableConductance)]
+    pairs = [part for part in parts.values() if isinstance(part, Quantised | TableConductance | BitSliced)]
     total = pairs[-1].total if pairs else jnp.abs
     return with_kernels(model, {name: total(w) for name, w in kernels_of(model).items()})
 
