@@ -33,6 +33,8 @@ NOT_METHODS = {
     "Krizhevsky 2009": "the data sets CIFAR-10 and CIFAR-100",
     "Moshier 1989": "coefficients of a polynomial",
     "Weis 2020": "numbers of a preset, BrainScaleS-2",
+    "Xun 2025": "a number of readings after which memories fail",
+    "Yao 2020": "a number of readings of memristors",
 }
 """What is mentioned in the code and is no method of it: it stands with its source where it is used."""
 

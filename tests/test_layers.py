@@ -144,6 +144,7 @@ SUBSTRATE = {
     "bit_slicing": 4,
     "compander": 4,
     "conductance": 4,
+    "read_disturb": 4,
     "table_conductance": 4,
     "wires": 4,
     "low_bit": 5,

@@ -46,6 +46,7 @@ from eqprop.substrate.probe import (
     PhaseOffset as PhaseOffset,
     ReadoutNoise as ReadoutNoise,
 )
+from eqprop.substrate.read_disturb import ReadDisturb as ReadDisturb
 from eqprop.substrate.stack import Substrate as Substrate
 from eqprop.substrate.table_conductance import TableConductance as TableConductance
 from eqprop.substrate.table_step import Fit as Fit, TableStep as TableStep, fit_step as fit_step
