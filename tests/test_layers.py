@@ -153,7 +153,8 @@ SUBSTRATE = {
     "phases": 6,
     "cost": 7,
     "stack": 8,
-    "__init__": 9,
+    "calibration": 9,
+    "__init__": 10,
 }
 """Within the substrate, downwards as well."""
 

@@ -2,6 +2,7 @@
 
 from eqprop.substrate.base import AbstractImperfection as AbstractImperfection
 from eqprop.substrate.bit_slicing import BitSliced as BitSliced
+from eqprop.substrate.calibration import CalibratedADC as CalibratedADC, calibrate_range as calibrate_range
 from eqprop.substrate.compander import Compander as Compander
 from eqprop.substrate.conductance import (
     Drift as Drift,
@@ -40,6 +41,7 @@ from eqprop.substrate.nudge import (
 )
 from eqprop.substrate.probe import (
     ADC as ADC,
+    AbstractADC as AbstractADC,
     AbstractProbe as AbstractProbe,
     DriftBetweenPhases as DriftBetweenPhases,
     Measurement as Measurement,

@@ -20,7 +20,7 @@ from eqprop.substrate.dynamics import DeviceFlow
 from eqprop.substrate.kernels import kernels_of
 from eqprop.substrate.nudge import NudgeDAC
 from eqprop.substrate.phases import Phases, Schedule, phases_of, schedule, unphysical
-from eqprop.substrate.probe import ADC
+from eqprop.substrate.probe import AbstractADC
 from eqprop.substrate.technology import Technology
 from eqprop.substrate.write import AbstractWrite, asked, count_pulses
 from eqprop.train import Trainer
@@ -228,7 +228,7 @@ def _expense(
 
 def _converters(technology: Technology, parts: Mapping[str, AbstractImperfection]) -> tuple[int, int, int]:
     """Bits and conversions of a reading, and bits of a target."""
-    adcs = [(part.bits, part.samples) for part in parts.values() if isinstance(part, ADC)]
+    adcs = [(part.bits, part.samples) for part in parts.values() if isinstance(part, AbstractADC)]
     dacs = [part.bits for part in parts.values() if isinstance(part, NudgeDAC)]
     bits, samples = adcs[-1] if adcs else (technology.adc_bits, 1)
     return bits, samples, dacs[-1] if dacs else technology.dac_bits

@@ -6,12 +6,13 @@ Real and imaginary part are two readings. The loop itself is not touched, so tha
 import abc
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from equinox import AbstractVar
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from eqprop._tree import AnyState
@@ -43,10 +44,49 @@ class AbstractProbe(AbstractHarmless):
         """
 
 
-class ADC(AbstractProbe):
+class Range(NamedTuple):
+    """What a converter spans: numbers, or arrays that broadcast to a layer."""
+
+    low: Any
+    high: Any
+    imaginary: Any
+    """Half of the range of imaginary parts, which lies about 0."""
+
+
+class AbstractADC(AbstractProbe):
+    """A converter of `2^bits` levels over a range. The error is at most half a level within it, and a reading beyond it
+    stands at its end."""
+
+    bits: AbstractVar[int]
+    dither: AbstractVar[float]
+    samples: AbstractVar[int]
+
+    @abc.abstractmethod
+    def ranges(self, s: AnyState) -> list[Range]:
+        """Of every layer, in the order of the leaves of `s`."""
+
+    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
+        del phase, chip
+
+        def read(v: Array, key: PRNGKeyArray, imaginary: bool, own: Range) -> Array:
+            low, high = (-own.imaginary, own.imaginary) if imaginary else (own.low, own.high)
+            zero = 0.0 if imaginary else own.low  # a level stands at 0 in the imaginary part
+            step = (high - low) / (2**self.bits - 1)
+            noise = self.dither * step * jax.random.uniform(key, v.shape, v.dtype, -1.0, 1.0) if self.dither else 0
+            return jnp.clip(zero + step * jnp.round((v + noise - zero) / step), low, high)
+
+        own = self.ranges(s)
+        if self.dither == 0:
+            return _readings(read, s, jax.random.key(0), own)
+        keys = jax.random.split(_needed(run, self), self.samples)
+        many = jax.vmap(lambda key: _readings(read, s, key, own))(keys)
+        return jax.tree.map(lambda v: jnp.mean(v, axis=0), many)
+
+
+class ADC(AbstractADC):
     """A converter of `2^bits` levels from `low` to `high`; imaginary parts have the same range about 0. The error is
     at most half a level within the range. `dither`: uniform noise of that many levels either way, before each of
-    `samples` conversions, which are averaged; ½ makes the average unbiased.
+    `samples` conversions, which are averaged; ½ makes the average unbiased. `calibrate_range` finds ranges by layer.
 
     4 bits (oscillator Ising machines), 8 (BrainScaleS-2, aihwkit) to 12.
     """
@@ -58,9 +98,7 @@ class ADC(AbstractProbe):
     samples: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        check_range(self, "bits", 1, 24)
-        check_range(self, "dither")
-        check_range(self, "samples", 1)
+        check_converter(self)
         if not self.low < self.high:
             raise ValueError(f"ADC got low={self.low} and high={self.high}; expected low below high.")
 
@@ -69,22 +107,8 @@ class ADC(AbstractProbe):
         """One level."""
         return (self.high - self.low) / (2**self.bits - 1)
 
-    def __call__(self, s: AnyState, *, phase: Phase, chip: PRNGKeyArray, run: PRNGKeyArray | None) -> AnyState:
-        del phase, chip
-
-        def read(v: Array, key: PRNGKeyArray, imaginary: bool) -> Array:
-            low, high = (-0.5 * (self.high - self.low), 0.5 * (self.high - self.low)) if imaginary else self._range()
-            zero = 0.0 if imaginary else self.low  # a level stands at 0 in the imaginary part
-            noise = self.dither * self.step * jax.random.uniform(key, v.shape, v.dtype, -1.0, 1.0) if self.dither else 0
-            return jnp.clip(zero + self.step * jnp.round((v + noise - zero) / self.step), low, high)
-
-        if self.dither == 0:
-            return _readings(read, s, jax.random.key(0))
-        keys = jax.random.split(_needed(run, self), self.samples)
-        return jax.tree.map(lambda v: jnp.mean(v, axis=0), jax.vmap(lambda key: _readings(read, s, key))(keys))
-
-    def _range(self) -> tuple[float, float]:
-        return self.low, self.high
+    def ranges(self, s: AnyState) -> list[Range]:
+        return [Range(self.low, self.high, 0.5 * (self.high - self.low)) for _ in jax.tree.leaves(s)]
 
 
 class ReadoutNoise(AbstractProbe):
@@ -166,18 +190,29 @@ class Measurement(eqx.Module):
         return s
 
 
-def _readings(read: Callable[[Array, PRNGKeyArray, bool], Array], s: AnyState, key: PRNGKeyArray) -> AnyState:
-    """`read(values, key, imaginary)` of every layer, real and imaginary part apart."""
+def _readings(read: Callable[..., Array], s: AnyState, key: PRNGKeyArray, *others: Sequence[Any]) -> AnyState:
+    """`read(values, key, imaginary, …)` of every layer, real and imaginary part apart, with what `others` have for that
+    layer."""
     leaves, structure = jax.tree.flatten(s)
 
-    def both(v: Array, key: PRNGKeyArray) -> Array:
+    def both(v: Array, key: PRNGKeyArray, *own: Any) -> Array:
         first, second = jax.random.split(key)
         if not jnp.iscomplexobj(v):
-            return read(v, first, False)
-        return jax.lax.complex(read(v.real, first, False), read(v.imag, second, True))
+            return read(v, first, False, *own)
+        return jax.lax.complex(read(v.real, first, False, *own), read(v.imag, second, True, *own))
 
     keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(structure, [both(v, k) for v, k in zip(leaves, keys, strict=True)])
+    return jax.tree.unflatten(structure, [both(*each) for each in zip(leaves, keys, *others, strict=True)])
+
+
+def _needed(run: PRNGKeyArray | None, part: AbstractProbe) -> PRNGKeyArray:
+    """The key of a run.
+
+    **Raises:** `ValueError` if there is none.
+    """
+    if run is None:
+        raise ValueError(f"{type(part).__name__} draws noise: pass a key, as in respond(..., key=key).")
+    return run
 
 
 def _offset(s: AnyState, sigma: Number, times: Array, chip: PRNGKeyArray) -> AnyState:
@@ -188,7 +223,8 @@ def _offset(s: AnyState, sigma: Number, times: Array, chip: PRNGKeyArray) -> Any
     return jax.tree.map_with_path(one, s)
 
 
-def _needed(run: PRNGKeyArray | None, part: AbstractProbe) -> PRNGKeyArray:
-    if run is None:
-        raise ValueError(f"{type(part).__name__} draws noise: pass a key, as in respond(..., key=key).")
-    return run
+def check_converter(part: AbstractADC) -> None:
+    """**Raises:** `ValueError` for bits, dither or samples out of range."""
+    check_range(part, "bits", 1, 24)
+    check_range(part, "dither")
+    check_range(part, "samples", 1)
