@@ -83,10 +83,10 @@ def _figure(name: str, found: dict[str, Any], data: dict[str, Any]) -> Figure:
         style.band(right, updates, courses, index, row)
     right.set_ylim(bottom=0)
     means = {row: 100 * _mean(found["rows"][row][fewest], "oscillating") for row in (IN_PLACE, FROZEN)}
-    said = f"In place {means[IN_PLACE]:.1f} %, if frozen {means[FROZEN]:.1f} %, {_bits(fewest)}"
+    said = f"{_bits(fewest)}: {means[IN_PLACE]:.1f} %, if frozen {means[FROZEN]:.1f} %"
     style.frame(right, "updates", "oscillating weights (%)", said)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     figure.suptitle(f"{name}, {style.counted([data['seeds']])}", fontsize=9)
     return figure
 
