@@ -99,9 +99,9 @@ def test_a_signature_is_a_difference():
     for scale in (0.0, 0.5, 1.0):
         for found, a, b in zip(parts(chips.patched(clean, change, scale)), parts(clean), parts(tuned), strict=True):
             np.testing.assert_allclose(found, a + scale * (b - a), atol=1e-14)
-    assert chips.cosine(change, change) == pytest.approx(1.0)
-    assert chips.cosine(change, jax.tree.map(lambda v: -2 * v, change)) == pytest.approx(-1.0)
-    assert math.isnan(chips.cosine(change, chips.signature(clean, clean)))
+    assert eqprop.metrics.cosine(change, change) == pytest.approx(1.0)
+    assert eqprop.metrics.cosine(change, jax.tree.map(lambda v: -2 * v, change)) == pytest.approx(-1.0)
+    assert math.isnan(eqprop.metrics.cosine(change, chips.signature(clean, clean)))
 
 
 def test_a_random_signature_is_as_long_array_by_array():
@@ -110,7 +110,7 @@ def test_a_random_signature_is_as_long_array_by_array():
     for a, b in zip(jax.tree.leaves(change), jax.tree.leaves(drawn), strict=True):
         assert float(jnp.linalg.norm(b)) == pytest.approx(float(jnp.linalg.norm(a)))
     count = sum(part.size for part in jax.tree.leaves(change))
-    assert abs(chips.cosine(change, drawn)) < 10 / count**0.5 > abs(chips.cosine(drawn, other))
+    assert abs(eqprop.metrics.cosine(change, drawn)) < 10 / count**0.5 > abs(eqprop.metrics.cosine(drawn, other))
 
 
 def test_a_class_without_mismatch_has_no_signature(task):
@@ -118,7 +118,7 @@ def test_a_class_without_mismatch_has_no_signature(task):
     clean, (tuned, other) = chips.pair(task, (0.0, 1.0), epochs=2, seed=0, order=1)
     for part in jax.tree.leaves(chips.signature(tuned, clean)):
         np.testing.assert_array_equal(part, 0.0)
-    assert chips.cosine(chips.signature(other, clean), chips.signature(other, clean)) == pytest.approx(1.0)
+    assert eqprop.metrics.cosine(chips.signature(other, clean), chips.signature(other, clean)) == pytest.approx(1.0)
     batch = task.preprocess(task.dataset.test.images), task.target(jnp.asarray(task.dataset.test.labels))
     plain = float(eqx.filter_jit(task.trainer.evaluate)(clean, batch)["accuracy"])
     assert chips.Class(task, 0.0).accuracy(clean, (7, 8)) == pytest.approx(plain)

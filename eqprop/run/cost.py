@@ -26,7 +26,8 @@ def cost_of(cfg: DictConfig, task: Task, state: TrainState) -> dict[str, Any]:
 
     def one(trainer: Trainer, state: Any, images: Array, labels: Array) -> Cost:
         batch = task.preprocess(images, key=None), task.target(labels)
-        return trainer.substrate.cost(  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        assert isinstance(trainer.substrate, Substrate)
+        return trainer.substrate.cost(
             trainer, state.model, batch, optimiser_state=state.optimiser, key=jax.random.fold_in(state.key, 0)
         )
 

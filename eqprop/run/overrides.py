@@ -177,6 +177,9 @@ NOTHING = "eqprop.run.build.nothing"
 """The target of a choice that is none: what is set of it has no meaning."""
 _KINDS = ((bool, "true or false"), ((int, float), "a number"), (ListConfig, "a list, as in [1,2]"))
 
+_WORDS = {"substrate.chip": ("member",)}
+"""Words that a key takes beside values of its own kind."""
+
 
 def _check_kind(override: Override, default: Any) -> None:
     """Words in the place of numbers, and the like."""
@@ -188,8 +191,9 @@ def _check_kind(override: Override, default: Any) -> None:
             key, group = override.key_or_group, "relaxation@nudged" if override.key_or_group == "nudged" else None
             how = f"choose it by {group}={given}, or " if group else ""
             raise UsageError(f"{key}={given}: {key} is a part with settings; {how}set one, as {key}.KEY=VALUE.")
-        named = (override.key_or_group, given) == ("substrate.chip", "member")
-        if isinstance(given, str) and expected is not None and not given.startswith("${") and not named:
+        if given in _WORDS.get(override.key_or_group, ()):
+            continue
+        if isinstance(given, str) and expected is not None and not given.startswith("${"):
             raise UsageError(f"{override.key_or_group}={given}: expected {expected}; it is {default} by default.")
 
 

@@ -115,14 +115,7 @@ def calibrate_range(
             parts[name] = part
         if isinstance(part, AbstractProbe):
             before[name] = part
-    return Substrate(
-        substrate.chip,
-        substrate.aware,
-        substrate.flow,
-        substrate.known_gains,
-        substrate.technology,
-        **parts,  # pyright: ignore[reportArgumentType]
-    )
+    return eqx.tree_at(lambda s: s.parts, substrate, parts)
 
 
 def _settled(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from eqprop import Model, Substrate, Trainer, TrainState
+from eqprop import Model, Substrate, Trainer, TrainState, metrics
 from eqprop.data import Batches, Preprocess, batch_key
 from eqprop.run.build import Task
 from eqprop.substrate import Mismatch
@@ -43,14 +43,6 @@ def random_signature(change: Model, seed: int) -> Model:
         noise = jax.random.normal(key, part.shape, part.dtype)
         drawn.append(noise * (jnp.linalg.norm(part) / jnp.linalg.norm(noise)))
     return jax.tree.unflatten(structure, drawn)
-
-
-def cosine(one: Model, other: Model) -> float:
-    """Between two signatures, as one vector each; not a number if one vanishes."""
-    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-    dot = lambda which: float(sum(jnp.vdot(*which(a, b)) for a, b in pairs))
-    lengths = dot(lambda a, b: (a, a)) * dot(lambda a, b: (b, b))
-    return dot(lambda a, b: (a, b)) / lengths**0.5 if lengths > 0 else float("nan")
 
 
 class Class:
@@ -109,7 +101,7 @@ def run(task: Task, sigmas: Sequence[float], epochs: int, seed: int) -> dict[str
                     "alone": chips.accuracy(alone),
                     "tuned": chips.accuracy(tuned[k]),
                     **courses,
-                    "cosine": cosine(change, signature(tuned[k], alone)),
+                    "cosine": float(metrics.cosine(change, signature(tuned[k], alone))),
                     "ideal": {what: ideal.accuracy(model, UNSEEN[:1]) for what, model in without.items()},
                 }
             )

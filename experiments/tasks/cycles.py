@@ -1,19 +1,16 @@
 """Networks that are shown tasks in turns while a nudged copy is read with an offset: the closed orbit they go round."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
-import eqprop as eq
 from eqprop.circuit import ResistorGraph
-from eqprop.substrate import PhaseOffset
-from experiments.tasks.learning_bias import ALL, HIGHEST, LOWEST, NEWTON, TASKS, outputs_of
+from experiments.tasks.learning_bias import TASKS, outputs_of, updating
 
 SCHEMES = ("coupled", "one_sided", "turns", "centred", "slow_lock_in")
 """Of `learning_bias`. The lock-in is the slow one for every system."""
@@ -87,21 +84,11 @@ def update(
     system: System, scheme: str, strength: float, network: ResistorGraph, setting: Setting
 ) -> Callable[[Array, Array, Array], Array]:
     """The conductances after an update on one example `x` with target `y`."""
-    how, readout = ALL[scheme], eq.SquaredError(regression=True)
-    device = eq.Substrate(chip=setting.seed, offset=PhaseOffset(setting.offset, alternate=how.in_turns))
-    estimator = how.make(jnp.asarray(strength))
-    trainer = eq.Trainer(NEWTON, estimator, optax.sgd(1.0), keep_unsettled=True).on(device)
     edges = len(network.ends)
     trained = jnp.asarray(np.arange(edges) < (edges if system.trained is None else system.trained), float)
-
-    def step(g: Array, x: Array, y: Array) -> Array:
-        model = eq.Model(eqx.tree_at(lambda n: n.conductances, network, g), readout)
-        gradient: Any
-        gradient, _ = trainer.gradient(model, (x[None], y[None]), key=jax.random.key(0))
-        rate = setting.rate * system.rates[scheme] * trained
-        return jnp.clip(g - rate * gradient.network.conductances, LOWEST, HIGHEST)
-
-    return step
+    rate = setting.rate * system.rates[scheme] * trained
+    batched = updating(scheme, jnp.asarray(strength), network, setting.seed, setting.offset, rate)
+    return lambda g, x, y: batched(g, x[None], y[None])[0]
 
 
 def orbit(

@@ -20,6 +20,7 @@ from eqprop.run import tables
 from eqprop.run.study import style
 from eqprop.run.study.measured import Measured
 from eqprop.substrate import PhaseOffset
+from eqprop.train import Metrics
 
 OFFSETS = (0.0, 1e-6, 1e-5, 1e-4)
 """Standard deviations, in volts."""
@@ -147,21 +148,36 @@ def _floors(task: Task, scheme: str, seeds: int, updates: int) -> Any:
     return np.sqrt(np.median(losses[:, -updates // 10 :], axis=1)).reshape(grid[0].shape)
 
 
-def trained(task: Task, scheme: str, updates: int, strength: Array, seed: Array, offset: Array) -> Array:
-    """The squared error at every update, averaged over outputs and examples."""
-    network, x, y = task.make(jax.random.key(seed))
+def updating(
+    scheme: str, strength: Array, network: ResistorGraph, seed: Array, offset: Array, rate: Array | float
+) -> Callable[[Array, Array, Array], tuple[Array, Metrics]]:
+    """The conductances after an update on a batch, and what was measured before it.
+
+    **Arguments:** `rate`: the learning rate, or one for each conductance.
+    """
     how, readout = ALL[scheme], eq.SquaredError(regression=True)
     device = eq.Substrate(chip=seed, offset=PhaseOffset(offset, alternate=how.in_turns))
     trainer = eq.Trainer(NEWTON, how.make(strength), optax.sgd(1.0), keep_unsettled=True).on(device)
 
-    def update(g: Array, _: None) -> tuple[Array, Array]:
+    def update(g: Array, x: Array, y: Array) -> tuple[Array, Metrics]:
         model = eq.Model(eqx.tree_at(lambda n: n.conductances, network, g), readout)
         gradient: Any
         gradient, measured = trainer.gradient(model, (x, y), key=jax.random.key(0))
-        g = jnp.clip(g - task.rates[scheme] * gradient.network.conductances, LOWEST, HIGHEST)
+        return jnp.clip(g - rate * gradient.network.conductances, LOWEST, HIGHEST), measured
+
+    return update
+
+
+def trained(task: Task, scheme: str, updates: int, strength: Array, seed: Array, offset: Array) -> Array:
+    """The squared error at every update, averaged over outputs and examples."""
+    network, x, y = task.make(jax.random.key(seed))
+    update = updating(scheme, strength, network, seed, offset, task.rates[scheme])
+
+    def step(g: Array, _: None) -> tuple[Array, Array]:
+        g, measured = update(g, x, y)
         return g, 2 * measured["loss"] / y.shape[1]
 
-    return jax.lax.scan(update, network.conductances, None, length=updates)[1]
+    return jax.lax.scan(step, network.conductances, None, length=updates)[1]
 
 
 def draw(data: dict[str, Any]) -> dict[str, Figure]:

@@ -177,12 +177,12 @@ def by_layer(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _legend(axes: Sequence[Axes]) -> None:
     """One legend, in the first panel that has something to tell apart; one of many lines stands below all panels."""
-    found = next((pair for axis in axes if (pair := axis.get_legend_handles_labels())[0]), None)
-    if found is None:
+    axis = next((axis for axis in axes if axis.get_legend_handles_labels()[0]), None)
+    if axis is None:
         return
-    handles, labels = found
+    handles, labels = axis.get_legend_handles_labels()
     if len(labels) <= 4:
-        next(axis for axis in axes if axis.get_legend_handles_labels()[0]).legend()
+        axis.legend()
         return
     figure, columns = axes[0].figure, 2 if len(axes) > 1 else 1
     assert isinstance(figure, Figure)
