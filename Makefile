@@ -9,7 +9,7 @@ EXTRAS ?=
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
 DOCS := $(VENV)/.docs
-STUDIES := ablations angles best bias_split calibrated conv depth device_readings devices digits homeostasis learning_bias limit_cycles loop low_bit mismatch_digits mismatch_fashion_mnist nudge_error oscillation pareto phases presets relaxation_steps residual rivals signatures spice table1 table2 tasks_in_turns weak_feedback writes
+STUDIES := ablations angles best bias_split calibrated conv depth device_readings devices digits homeostasis learning_bias limit_cycles loop low_bit mismatch_digits mismatch_fashion_mnist nudge_error oscillation pareto phases presets price relaxation_steps residual rivals signatures spice table1 table2 tasks_in_turns weak_feedback writes
 # uv where there is one: it builds the same environment in a tenth of the time.
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
@@ -58,8 +58,8 @@ table2: $(RUN) ## The convolutional network on CIFAR and ImageNet 32x32; ARGS='l
 figures: $(RUN) ## The figures of nudges, angles, homeostasis, loops, convolutions, biases and settling
 	$(BIN)/eqprop study nudge_error angles homeostasis loop conv bias_split relaxation_steps scale=$(SCALE) $(ARGS)
 
-substrate: $(RUN) ## Studies of imperfect devices: mismatch by class, noise, converters, offsets, settling, writes
-	$(BIN)/eqprop study mismatch_digits mismatch_fashion_mnist device_readings oscillation writes scale=$(SCALE) $(ARGS)
+substrate: $(RUN) ## Studies of imperfect devices: mismatch by class, noise, converters, offsets, settling, weak feedback, writes
+	$(BIN)/eqprop study mismatch_digits mismatch_fashion_mnist device_readings oscillation price writes scale=$(SCALE) $(ARGS)
 
 weak-feedback: weak_feedback ## Weak feedback by depth, and on CIFAR-10; every other study is a target by its name too
 
