@@ -189,5 +189,5 @@ def test_sizes():
     programs = sorted((ROOT / "experiments").rglob("*.py"))
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in [*FILES, *programs]}
     assert not {path.name: n for path, n in lines.items() if n > 300}
-    assert sum(lines[path] for path in programs) < 6000
+    assert sum(lines[path] for path in programs) < 6200
     assert sum(lines[path] for path in NUMERIC) < 5450
