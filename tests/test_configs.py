@@ -43,6 +43,7 @@ NEEDS = {
     "network=conv_narrow": ["homeostasis=skew"],
     "network=conv_residual": ["homeostasis=skew"],
     "network=conv_residual_narrow": ["homeostasis=exact"],
+    "network=conv_strided": ["homeostasis=exact"],
     "network=conv_tied": ["homeostasis=none"],
     "network=sparse": ["plasticity=none"],
     "plasticity=same_update": ["plasticity=same_update", "homeostasis=none"],

@@ -121,12 +121,13 @@ class ConvNetwork(AbstractNetwork):
         """The chain `in → conv1 ⇄ conv2 ⇄ … ⇄ out` of 3x3 convolutions with softmax pooling by 2, padded to the same
         size except the last, which is not padded. The defaults are the published ones.
 
-        **Arguments:** `channels`: of each layer. `settings`: `pooling`, and as for `ConvNetwork`.
+        **Arguments:** `channels`: of each layer. `settings`: `pooling`, where `none` halves images by strides of 2, and
+        as for `ConvNetwork`.
         """
         names = [INPUT, *(f"conv{i}" for i in range(1, len(channels))), "out"]
-        pooling = settings.pop("pooling", "softmax")
+        halving = _halving(settings.pop("pooling", "softmax"))
         edges = [
-            ConvEdge(a, b, padding="VALID" if b == "out" else "SAME", pooling=pooling)
+            ConvEdge(a, b, padding="VALID" if b == "out" else "SAME", **halving)
             for a, b in zip(names[:-1], names[1:], strict=True)
         ]
         return cls(image_shape, dict(zip(names[1:], channels, strict=True)), edges, **settings)
@@ -149,8 +150,7 @@ class ConvNetwork(AbstractNetwork):
         `pooling`, how the first block of a stage halves an image: `none` by its stride, or by that pooling; the
         others as for `ConvNetwork`.
         """
-        pooling = settings.pop("pooling", "none")
-        halving: dict[str, Any] = {"stride": 2} if pooling == "none" else {"pooling": pooling}
+        halving = _halving(settings.pop("pooling", "none"))
         layers, edges, last, width = {"stem": stem}, [ConvEdge(INPUT, "stem")], "stem", stem
         final = (len(stages), stages[-1][1])
         for stage, (channels, blocks) in enumerate(stages, 1):
@@ -288,3 +288,8 @@ def _steepest(activation: Activation) -> tuple[float, float]:
         slopes = jax.vmap(jax.grad(activation))(grid)
         steep = slopes > 0.999 * jnp.max(slopes)
         return float(jnp.mean(grid, where=steep)), 0.5 / float(jnp.max(slopes))
+
+
+def _halving(pooling: str) -> dict[str, Any]:
+    """How an edge halves its images: by that pooling, or by its stride if it is `none`."""
+    return {"stride": 2} if pooling == "none" else {"pooling": pooling}
