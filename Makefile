@@ -9,13 +9,13 @@ EXTRAS ?=
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
 DOCS := $(VENV)/.docs
-STUDIES := ablations angles best bias_split calibrated cifar10 conv depth device_readings devices digits homeostasis learning_bias limit_cycles loop low_bit mismatch_digits mismatch_fashion_mnist nudge_error oscillation pareto phases presets price relaxation_steps residual rivals signatures spice table1 table2 tasks_in_turns weak_feedback writes
+STUDIES := ablations angles bias_split calibrated cifar10 conv depth device_readings devices digits homeostasis learning_bias limit_cycles loop low_bit mismatch_digits mismatch_fashion_mnist nudge_error oscillation pareto phases presets price relaxation_steps residual rivals signatures spice table1 table2 tasks_in_turns writes
 # uv where there is one: it builds the same environment in a tenth of the time.
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop train study studies figures substrate $(STUDIES) weak-feedback audit collect test test-bounded test-slow docs check format data build bench bench-gpu bench-data zoo clean
+.PHONY: help setup develop train study studies figures substrate $(STUDIES) audit collect test test-bounded test-slow docs check format data build bench bench-gpu bench-data zoo clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9 _-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,8 +60,6 @@ figures: $(RUN) ## The figures of nudges, angles, homeostasis, loops, convolutio
 
 substrate: $(RUN) ## Studies of imperfect devices: mismatch by class, noise, converters, offsets, settling, weak feedback, writes
 	$(BIN)/eqprop study mismatch_digits mismatch_fashion_mnist device_readings oscillation price writes scale=$(SCALE) $(ARGS)
-
-weak-feedback: weak_feedback ## Weak feedback by depth, and on CIFAR-10; every other study is a target by its name too
 
 studies: $(RUN) ## All studies, one after the other, in hours of two cores
 	$(BIN)/eqprop study $(STUDIES) scale=$(SCALE) $(ARGS)

@@ -148,19 +148,17 @@ def test_studies_and_scales_that_there_are_not(tmp_path):
         spec.read("made", tmp_path).jobs("full")
 
 
-def test_weak_feedback_holds_its_penalty_and_its_depths():
-    """The coefficient times the gain is 30 wherever homeostasis acts; the deep networks are as deep as they say."""
-    jobs = {job.label: job for job in STUDIES["weak_feedback"].jobs("cpu")}
-    assert [job.seeds for job in jobs.values()] == [(0, 1, 2)] * 12 + [(0,)]
-    for label in ("epochs1-gain1.0-homeostasis", "epochs6-gain0.2-homeostasis", "depth4-homeostasis", "depth8-alone"):
-        cfg = configuration(*jobs[label].words)
-        acts = cfg.homeostasis._target_ != "eqprop.run.build.nothing"
-        assert acts == ("homeostasis" in label)
-        if acts:
+def test_homeostasis_counts_as_much_at_any_feedback_strength():
+    """The coefficient times the strength is 30 wherever homeostasis acts; deep networks are as deep as they say."""
+    for name in ("rivals", "depth"):
+        jobs = {job.label: configuration(*job.words) for job in STUDIES[name].jobs("cpu")}
+        acting = {label: cfg for label, cfg in jobs.items() if cfg.homeostasis._target_ != "eqprop.run.build.nothing"}
+        assert acting and all("homeostasis" in label or "symmetric" in label for label in acting)
+        for cfg in acting.values():
             assert cfg.homeostasis.coefficient * cfg.network.feedback_gain == pytest.approx(30)
-        if label.startswith("depth"):
-            assert [*cfg.network.sizes] == [784, *[128] * int(label[5]), 32] and cfg.epochs == 3
-    assert configuration(*jobs["depth8-rbp"].words).estimator._target_.endswith("RecurrentBackprop")
+    for label, cfg in jobs.items():
+        assert [*cfg.network.sizes] == [784, *[128] * int(label[0]), 32] and cfg.epochs == 3
+    assert jobs["8-weak-rbp"].estimator._target_.endswith("RecurrentBackprop")
 
 
 @pytest.mark.parametrize(
