@@ -237,7 +237,7 @@ def test_biases_are_written_exactly_and_writes_need_a_key():
         new = rule.update(jax.tree.map(jnp.zeros_like, model), optax.EmptyState(), model, key=jax.random.key(0))[0]
         assert all(jnp.abs(kernel).min() > 0 for kernel in new.network.kernels.values())
         assert gap(new.network.biases, jax.tree.map(jnp.zeros_like, model.network.biases)) == 0
-    with pytest.raises(ValueError, match=r"no device among \['w'\].*Name their field kernel or kernels"):
+    with pytest.raises(ValueError, match=r"no device among \['w'\].*Name their field conductances or .*kernels or"):
         rule.update({"w": jnp.ones(2)}, optax.EmptyState(), {"w": jnp.ones(2)}, key=jax.random.key(0))
     with pytest.raises(ValueError, match="key=key"):
         rule.update(change, optax.EmptyState(), params)

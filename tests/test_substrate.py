@@ -226,6 +226,45 @@ def test_one_device_serves_both_directions_of_a_loop():
     assert gap(new, new.T) == 0 and gap(new, kernel + kernel.T) > 0.01
 
 
+def test_an_edge_and_its_reverse_share_a_device_or_have_their_own():
+    """The factors of a sparse network's mismatch, weight by weight."""
+    edges, inputs = eqprop.topology.random(40, 12, 0), eqprop.topology.inputs(3, 40, 2, 0)
+    network = eqprop.SparseNetwork(3, 40, edges, inputs, outputs=2, key=jax.random.key(0))
+    model, pairs = eqprop.Model(network, eqprop.SquaredError()), np.asarray(network.pairs)
+    lone = np.flatnonzero(np.asarray(network.reverse) == network.weights.size)
+    assert len(pairs) > 3 and len(lone) > 3
+
+    def factors(**settings):
+        return np.asarray(Substrate(part=Mismatch(0.5, **settings)).deploy(model).network.weights / network.weights)
+
+    shared, own = factors(), factors(structure="per_direction")
+    np.testing.assert_allclose(shared[pairs[:, 0]], shared[pairs[:, 1]], rtol=1e-14)
+    assert abs(np.corrcoef(np.log(own[pairs]).T)[0, 1]) < 0.3
+    for found in (shared[lone], own[lone], shared[pairs[:, 0]]):
+        assert np.std(np.log(found)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_resistors_keep_equilibrium_propagation_exact_whatever_their_mismatch():
+    """A resistor is one device: mismatch moves the fixed point, and leaves the response the true error vector."""
+    graph = eqprop.topology.lattice((3, 3))
+    network = eqprop.circuit.ResistorGraph(9, graph, inputs=[0, 8], outputs=[2, 6], key=jax.random.key(0))
+    model, x, y = eqprop.Model(network, eqprop.SquaredError()), jnp.asarray([1.0, -0.5]), jnp.asarray([0.2, 0.1])
+    relaxation = eqprop.Newton(tol=1e-14)
+
+    def errors(model):
+        free = relaxation(model.network.at(x).drift, model.network.at(x).initial_state())
+        kinds = eqprop.TangentResponse, eqprop.RecurrentBackprop
+        found = [kind(relaxation=relaxation).error(model.at(x, y), free).delta for kind in kinds]
+        return ravel_pytree(free.state)[0], *(ravel_pytree(delta)[0] for delta in found)
+
+    mismatched = Substrate(part=Mismatch(0.5), faults=Faults(stuck_zero=0.1)).deploy(model)
+    (u, *_), (moved, response, true) = errors(model), errors(mismatched)
+    assert gap(u, moved) > 1e-2
+    np.testing.assert_allclose(response, true, rtol=1e-12)
+    with pytest.raises(ValueError, match="ResistorGraph has one kernel for both"):
+        Substrate(part=Mismatch(0.5, structure="per_direction")).deploy(model)
+
+
 def test_the_angle_of_weights():
     """The feedback stands at the angle asked for, as long as the forward weights."""
     model, *_ = deployed("symmetric", angle=WeightAngle(30.0))

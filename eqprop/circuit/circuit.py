@@ -3,13 +3,14 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Shaped
 
+from eqprop._blocks import Edge
 from eqprop._tree import AnyState, product, real_linear
 from eqprop.activation import linear
 from eqprop.circuit.diodes import Diodes
@@ -111,6 +112,9 @@ class Circuit(AbstractNetwork):
     def hidden(self) -> tuple[str, ...]:
         """The free nodes that are not read, one of each set of nodes that voltage sources join."""
         return self._reduced.hidden
+
+    def device_kernels(self) -> dict[Edge, Any]:
+        return {("resistors", "resistors"): self.conductances} if self.conductances.size else {}
 
     def embed(self, x: Shaped[Array, "..."]) -> Float[Array, " nodes"]:
         """The voltages of all nodes where every unknown is zero."""

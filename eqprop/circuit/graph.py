@@ -1,7 +1,7 @@
 """Resistors on any graph, with voltages held at some of its nodes: networks that learn physically."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int32, PRNGKeyArray, Shaped
 
+from eqprop._blocks import Edge
 from eqprop._tree import AnyState
 from eqprop.activation import linear
 from eqprop.circuit.diodes import Diodes
@@ -104,6 +105,9 @@ class ResistorGraph(AbstractNetwork):
         """The free nodes that are not read, in the order of their numbers."""
         held = {*self.inputs, *self.outputs, *(node for node, _ in self.rails)}
         return tuple(node for node in range(self.nodes) if node not in held)
+
+    def device_kernels(self) -> dict[Edge, Any]:
+        return {("resistors", "resistors"): self.conductances}
 
     def embed(self, x: Shaped[Array, "..."]) -> Float[Array, " nodes"]:
         """The voltages of the nodes that are held; zero at all others."""

@@ -1,15 +1,18 @@
 """Neurons on a list of edges: any sparse graph, in memory that grows with its edges."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int32, PRNGKeyArray, Scalar, Shaped
 
-from eqprop._blocks import Blocks
+from eqprop._blocks import Blocks, Edge
 from eqprop._tree import AnyState, real_linear
 from eqprop.activation import shifted_sigmoid
 from eqprop.network.base import AbstractLinearNetwork, Activation, is_analytic
+from eqprop.network.graph import INPUT
 
 
 class SparseNetwork(AbstractLinearNetwork):
@@ -109,6 +112,9 @@ class SparseNetwork(AbstractLinearNetwork):
         one = lambda z: _sums(self.edges, self.weights, z, self.biases.size)
         recurrent = self._split(real_linear(jax.vmap(one), whole))
         return jax.tree.map(lambda d, c: d + c.astype(d.dtype), recurrent, current)
+
+    def device_kernels(self) -> dict[Edge, Any]:
+        return {("neurons", "neurons"): self.weights, (INPUT, "neurons"): self.input_weights}
 
     def symmetry_norms(self) -> tuple[Scalar, Scalar]:
         back = jnp.append(self.weights, jnp.zeros(1, self.weights.dtype))[self.reverse]

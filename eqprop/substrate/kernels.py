@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from eqprop._tree import AnyState
+from eqprop.circuit import Circuit, ResistorGraph
 from eqprop.model import Model
-from eqprop.network import AbstractEnergyNetwork, DenseNetwork
+from eqprop.network import AbstractEnergyNetwork, AbstractNetwork, DenseNetwork, SparseNetwork
 from eqprop.network.graph import INPUT
 from eqprop.substrate.base import AbstractImperfection, named
 from eqprop.substrate.neurons import innermost
@@ -33,7 +34,7 @@ def kernels_of(model: Model, part: AbstractImperfection | None = None) -> dict[N
     if part is not None and not kernels:
         raise ValueError(
             f"{type(part).__name__} changes kernels, but {type(innermost(model.network)).__name__} names none. Give it "
-            "a method device_kernels() that returns them by edge, or use DenseNetwork, HopfieldNetwork or ConvNetwork."
+            "a method device_kernels() that returns them by edge, or use a network of eqprop."
         )
     return {**kernels} if readout is None else {**kernels, READOUT: readout}
 
@@ -84,24 +85,34 @@ def elementwise(
 
     **Raises:** `ValueError` if directions are to differ in a network that has one kernel for both.
     """
-    kernels = kernels_of(model, part)
-    if not shared and isinstance(innermost(model.network), AbstractEnergyNetwork):
+    kernels, network = kernels_of(model, part), innermost(model.network)
+    if not shared and isinstance(network, AbstractEnergyNetwork | ResistorGraph | Circuit):
         raise ValueError(
             f"{type(part).__name__} would give both directions of a device different values, but "
-            f"{type(innermost(model.network)).__name__} has one kernel for both. Share the device, or use DenseNetwork."
+            f"{type(network).__name__} has one kernel for both. Share the device, or use DenseNetwork."
         )
     primary = primary_kernels(kernels, model)
-    loops = {name for name in kernels if name[0] == name[-1] and name != READOUT}
 
     def one(name: Name, w: Array) -> Array:
         own = named(key, primary[name] if shared else name)
-        reversed_ = flip(value(flip(w), own)) if shared else w
-        if shared and name in loops:
-            # Of a layer onto itself, `ij` and `ji` share a device: that above the diagonal.
-            return jnp.triu(value(w, own)) + jnp.tril(reversed_, -1)
-        return reversed_ if shared and primary[name] != name else value(w, own)
+        if not shared or name == READOUT:
+            return value(w, own)
+        if name[0] == name[-1]:
+            across, first = _loop(network, w)
+            return jnp.where(first, value(w, own), across(value(across(w), own)))
+        return flip(value(flip(w), own)) if primary[name] != name else value(w, own)
 
     return with_kernels(model, {name: one(name, w) for name, w in kernels.items()})
+
+
+def _loop(network: AbstractNetwork, w: Array) -> tuple[Callable[[Array], Array], Array]:
+    """Of a kernel from a layer onto itself: the same weights, each in the place of its reverse, and which of both names
+    the device. An edge without a reverse, and a resistor, have a device of their own."""
+    if w.ndim == 2:
+        return jnp.transpose, jnp.triu(jnp.ones(w.shape, bool))
+    own = jnp.arange(w.size, dtype=jnp.int32)
+    reverse = jnp.where(network.reverse < w.size, network.reverse, own) if isinstance(network, SparseNetwork) else own
+    return lambda v: v[reverse], own <= reverse
 
 
 def tied(model: Model, part: AbstractImperfection) -> Model:

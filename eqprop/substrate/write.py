@@ -27,7 +27,7 @@ from eqprop.substrate.base import (
 
 WriteRule = optax.GradientTransformationExtraArgs
 
-DEVICES = {"kernel", "kernels", "transconductances"}
+DEVICES = {"kernel", "kernels", "transconductances", "weights", "input_weights", "conductances"}
 """The fields of networks and readouts whose arrays are devices."""
 
 
