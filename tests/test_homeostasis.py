@@ -249,3 +249,19 @@ def test_bad_settings_are_refused():
 def test_the_coefficient_is_left_to_the_trainer():
     field, u, exact = at("asymmetric")
     assert abs(float(eqprop.ExactHomeostasis(coefficient=7.0)(field, u, key=jax.random.key(0))) - exact) < 1e-14
+
+
+def test_the_size_of_the_coupling_is_a_weight_decay():
+    """The gradient of `E‖Jε‖²/n` is `2 γ K/n` for every recurrent kernel, which the study of regularisation matches."""
+    key, gain = jax.random.key(0), 0.25
+    network = eqprop.DenseNetwork.chain([5, 12, 11, 7], feedback_gain=gain, key=key)
+    penalty = eqprop.ForwardHomeostasis(num_probes=4000, terms="norm")
+
+    def size(network):
+        field = network.at(jnp.ones(5))
+        return penalty(field, field.initial_state(), key=key)
+
+    gradient = eqx.filter_grad(size)(network)
+    for edge, kernel in network.recurrent.items():
+        share = jnp.sum(gradient.kernels[edge] * kernel) / jnp.sum(kernel**2)
+        assert abs(float(share) / (2 * gain / 30) - 1) < 0.05
