@@ -196,17 +196,23 @@ def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
     from runs import compiled_once, tiny
 
     with as_users_run(), compiled_once(cache):
-        summary = run(tiny(tmp_path / "a run", "estimator=finite_nudge", "stencil=centred"))
+        summary = run(tiny(tmp_path / "a run", "estimator=finite_nudge", "stencil=centred", "network.angle=0.0"))
         before = sorted(path.name for path in (tmp_path / "a run").iterdir())
         deploy.main([str(tmp_path / "a run"), "substrate=ideal", "chips=2"])
         deploy.main([str(tmp_path / "a run"), "substrate=ideal", "chips=3", "split=test",
                      "+substrate.mismatch={_target_: eqprop.substrate.Mismatch, sigma: 0.5}"])  # fmt: skip
         deploy.main([str(tmp_path / "a run"), "substrate=ideal", "chips=1", "epochs=20",
                      "+substrate.mismatch={_target_: eqprop.substrate.Mismatch, sigma: 0.5}"])  # fmt: skip
+        for number, words in ((4, ()), (5, ("calibrate=50",))):
+            deploy.main([str(tmp_path / "a run"), "substrate=ideal", f"chips={number}", *words,
+                         "+substrate.adc={_target_: eqprop.substrate.ADC, bits: 7, low: -4.0, high: 4.0}"])  # fmt: skip
     written = sorted((tmp_path / "a run" / "deployed").iterdir())
     records = [json.loads(path.read_text()) for path in written if path.suffix == ".json"]
-    trained, ideal, rough = sorted(records, key=lambda record: record["chips"])
-    assert [path.suffix for path in written] == [".json", ".png"] * 3
+    trained, ideal, rough, coarse, ranged = sorted(records, key=lambda record: record["chips"])
+    assert [path.suffix for path in written] == [".json", ".png"] * 5
+    # A range of each layer's own resolves more of its error vectors than one that no rate takes.
+    assert ranged["calibrate"] == 50 and "calibrate" not in coarse
+    assert min(ranged["results"]["cosine_hidden"]) > max(coarse["results"]["cosine_hidden"])
     assert trained["epochs"] == 20 and trained["trained"]["accuracy"][0] > 0.2 + trained["results"]["accuracy"][0]
     assert "epochs" not in ideal and "After 20 epochs on each chip" in capsys.readouterr().out
     assert ideal["results"]["accuracy"] == pytest.approx([summary["validation_accuracy"]] * 2, abs=1e-6)
@@ -219,6 +225,7 @@ def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
         ([str(tmp_path), "substrate=ideal"], "holds no run"),
         ([str(tmp_path / "a run"), "substrate=ideal", "chips=0"], "chips=0: expected"),
         ([str(tmp_path / "a run"), "substrate=ideal", "epochs=x"], "epochs=x: expected a whole number of at least 0"),
+        ([str(tmp_path / "a run"), "substrate=ideal", "calibrate=9"], "this substrate has none: add an ADC"),
     ):
         with pytest.raises(SystemExit):
             cli.main(["deploy", *words])

@@ -16,18 +16,21 @@ from eqprop.run.record import checkpoint_of, recorded
 from eqprop.run.tables import markdown, spread
 
 USAGE = """
-usage: eqprop deploy RUN substrate=CHOICE [chips=10] [epochs=0] [split=validation|test] [checkpoint=NAME] [KEY=VALUE]
+usage: eqprop deploy RUN substrate=CHOICE [chips=10] [epochs=0] [calibrate=0] [split=validation|test] [checkpoint=NAME]
+                     [KEY=VALUE]
 
   eqprop deploy outputs/digits-0123456789 substrate=rram_crossbar chips=20
   eqprop deploy outputs/digits-0123456789 substrate=cmos_ota substrate.mismatch.sigma=0.2 split=test
   eqprop deploy outputs/digits-0123456789 substrate=cmos_ota epochs=2
+  eqprop deploy outputs/digits-0123456789 substrate=oim_like calibrate=100
 
 RUN is the folder of a trained network. Every chip draws its own fixed patterns. With epochs=K each chip is trained for
-K epochs more, as the run was but without a warm start, and measured again. The run is not changed; results and a figure
-go to RUN/deployed/. Choose devices on validation images, and measure the chosen one on the test.
+K epochs more, as the run was but without a warm start, and measured again. With calibrate=N the range of every
+converter is set, chip by chip and layer by layer, by its readings of N training images. The run is not changed; results
+and a figure go to RUN/deployed/. Choose devices on validation images, and measure the chosen one on the test.
 """
 FOLDER = "deployed"
-_OWN = {"chips": "10", "epochs": "0", "split": "", "checkpoint": ""}
+_OWN = {"chips": "10", "epochs": "0", "calibrate": "0", "split": "", "checkpoint": ""}
 _SHOWN = {
     "accuracy": ("{split} accuracy (%)", 100, 2, min),
     "unsettled_fraction": ("unsettled (%)", 100, 2, max),
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     run, *rest = words
     given = _OWN | dict(word.split("=", 1) for word in rest if word.partition("=")[0] in _OWN)
     others = repaired([word for word in rest if word.partition("=")[0] not in _OWN])
-    for name, least in (("chips", 1), ("epochs", 0)):
+    for name, least in (("chips", 1), ("epochs", 0), ("calibrate", 0)):
         if not given[name].isdigit() or int(given[name]) < least:
             raise UsageError(f"{name}={given[name]}: expected a whole number of at least {least}.")
     check_overrides(others, "train", own_folder())
@@ -57,8 +60,9 @@ def main(arguments: Sequence[str]) -> None:
             f"{what}: give substrate=CHOICE and settings substrate.KEY=VALUE; the network is that of the run."
         )
     cfg = configuration(Path(run).expanduser(), others, own_folder())
-    chips, epochs = int(given["chips"]), int(given["epochs"])
-    print(deploy(Path(run).expanduser(), cfg, chips, given["split"] or None, given["checkpoint"] or None, epochs))
+    chips, epochs, calibrate = (int(given[name]) for name in ("chips", "epochs", "calibrate"))
+    names = given["split"] or None, given["checkpoint"] or None
+    print(deploy(Path(run).expanduser(), cfg, chips, *names, epochs, calibrate))
 
 
 def configuration(folder: Path, words: Sequence[str], own: Path | None = None) -> DictConfig:
@@ -76,15 +80,22 @@ def configuration(folder: Path, words: Sequence[str], own: Path | None = None) -
 
 
 def deploy(
-    folder: Path, cfg: DictConfig, chips: int, split: str | None = None, checkpoint: str | None = None, epochs: int = 0
+    folder: Path,
+    cfg: DictConfig,
+    chips: int,
+    split: str | None = None,
+    checkpoint: str | None = None,
+    epochs: int = 0,
+    calibrate: int = 0,
 ) -> str:
     """A table of every chip, the worst values and the mean; results and figure are written to `folder/deployed`.
 
     **Arguments:** `split`, `validation` (the default where the run has any) or `test`; `checkpoint`, a name in the
-    run's folder of checkpoints, by default the last; `epochs` of training on every chip.
+    run's folder of checkpoints, by default the last; `epochs` of training on every chip; `calibrate`, so many training
+    images set the ranges of converters.
 
-    **Raises:** `ValueError` for a device that does not go with the network, a split that is not there, or a checkpoint
-    that is missing or of another model.
+    **Raises:** `ValueError` for a device that does not go with the network, or has no converter to calibrate, a split
+    that is not there, or a checkpoint that is missing or of another model.
     """
     import equinox as eqx
     import jax
@@ -99,6 +110,7 @@ def deploy(
     from eqprop.run.loop import model_of
     from eqprop.run.provenance import environment
     from eqprop.run.record import to_json
+    from eqprop.substrate import calibrate_range
 
     runtime.configure(cfg)
     if cfg.population > 1:
@@ -131,6 +143,13 @@ def deploy(
     def step(trainer: Any, state: Any, images: Any, labels: Any, key: Any) -> Any:
         return trainer.step(state, (task.preprocess(images, key=key), task.target(labels)))[0]
 
+    shown = task.dataset.train[: max(calibrate, 1)]
+    batch = task.preprocess(shown.images), task.target(jnp.asarray(shown.labels))
+
+    @eqx.filter_jit
+    def calibrated(device: Substrate, model: Any, key: Any) -> Substrate:
+        return calibrate_range(device, task.trainer, model, batch, key=key)
+
     found, tuned = ({name: [] for name in _SHOWN} for _ in range(2))
 
     def measure(into: dict[str, list[float]], trainer: Any, model: Any, chip: int) -> None:
@@ -140,7 +159,12 @@ def deploy(
 
     for chip in range(chips):
         # The number is an array, so that one program serves all chips.
-        trainer = task.trainer.on(device.with_chip(jnp.asarray(chip)))
+        on_chip = device.with_chip(jnp.asarray(chip))
+
+        def trainer_for(model: Any, on_chip: Substrate = on_chip, chip: int = chip) -> Any:
+            return task.trainer.on(calibrated(on_chip, model, jax.random.key(chip)) if calibrate else on_chip)
+
+        trainer = trainer_for(model)
         measure(found, trainer, model, chip)
         if epochs:
             state = trainer.init(model, key=jax.random.key(chip))
@@ -148,14 +172,22 @@ def deploy(
                 for number, (images, labels) in enumerate(task.batches.epoch(epoch)):
                     key = batch_key(cfg.data.seed, epoch, number + 1)
                     state = step(trainer, state, jnp.asarray(images), jnp.asarray(labels), key)
-            measure(tuned, trainer, state.model, chip)
+            measure(tuned, trainer_for(state.model), state.model, chip)
     described = OmegaConf.to_container(cfg.substrate, resolve=True)
     record = {
         "checkpoint": path.name, "split": split, "images": len(part), "substrate": described, "chips": chips,
         "results": found, "environment": environment(cfg, task.dataset.checksums),
     }  # fmt: skip
     record |= {"epochs": epochs, "trained": tuned} if epochs else {}
-    identity = [described, split, path.name, chips, *([epochs] if epochs else [])]
+    record |= {"calibrate": calibrate} if calibrate else {}
+    identity = [
+        described,
+        split,
+        path.name,
+        chips,
+        *([epochs] if epochs else []),
+        *(["ranges", calibrate] * bool(calibrate)),
+    ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     written = folder / FOLDER / f"{digest}.json"
     written.parent.mkdir(exist_ok=True)
