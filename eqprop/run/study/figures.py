@@ -124,24 +124,26 @@ def points(request: Request) -> Figure:
 
 
 def rows(request: Request) -> Figure:
-    """Rows one below the other, columns in their own marks: means large, runs as strokes; a panel for each result."""
+    """Rows one below the other, columns in their own marks: means large, runs as strokes; a panel for each result. What
+    has no record is left out."""
     panels = request.panels or request.study.measures[:1]
-    height = 1.0 + 0.26 * len(request.rows)
+    shown = [row for row in request.rows if any(request.of(row, column) for column in request.columns)]
+    height = 1.0 + (0.2 + 0.06 * len(request.columns)) * len(shown)
     figure, axes = style.canvas(len(panels), width=2.6 + 2.6 * len(panels), height=height)
     columns = request.study.columns(request.scale)
     for axis, name in zip(axes, panels, strict=True):
         for index, column in enumerate(request.columns):
             look = {"color": style.STYLES[index]["color"], "marker": style.STYLES[index]["marker"]}
-            shift = 0.3 * (index - (len(request.columns) - 1) / 2) / max(len(request.columns) - 1, 1)
+            shift = 0.5 * (index - (len(request.columns) - 1) / 2) / max(len(request.columns) - 1, 1)
             label = columns[column].title if column else None
-            for place, row in enumerate(request.rows):
+            for place, row in enumerate(shown):
                 found = values(request.of(row, column), name)
                 if found:
                     axis.plot([fmean(found)], [place + shift], linestyle="", markersize=5, label=label, **look)
                     axis.plot(found, [place + shift] * len(found), "|", color="black", markersize=6)
                     label = None
-        axis.set_yticks(range(len(request.rows)), [*map(request.title, request.rows)] if axis is axes[0] else [])
-        axis.invert_yaxis()
+        axis.set_yticks(range(len(shown)), [*map(request.title, shown)] if axis is axes[0] else [])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
         style.frame(axis, MEASURES[name].title, "")
     if len(request.columns) > 1:
         _legend(axes)
