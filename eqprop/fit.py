@@ -147,11 +147,8 @@ def _train(trainer: Trainer, state: TrainState, examples: Examples, rows: Rows) 
         state, metrics = trainer.step(eqx.combine(arrays, rest), examples.batch(row))
         return eqx.filter(state, eqx.is_array), metrics
 
-    if len(rows) == 1:  # no loop, in which XLA has no fast code for the convolutions of a CPU
-        arrays, metrics = step(arrays, rows[0])
-        metrics = jax.tree.map(lambda value: value[None], metrics)
-    else:
-        arrays, metrics = jax.lax.scan(step, arrays, rows)
+    # A lone step is no loop, in which XLA has no fast code for the convolutions of a CPU.
+    arrays, metrics = jax.lax.scan(step, arrays, rows, unroll=len(rows) == 1)
     return eqx.combine(arrays, rest), metrics
 
 
