@@ -206,6 +206,8 @@ def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
         for number, words in ((4, ()), (5, ("calibrate=50",))):
             deploy.main([str(tmp_path / "a run"), "substrate=ideal", f"chips={number}", *words,
                          "+substrate.adc={_target_: eqprop.substrate.ADC, bits: 7, low: -4.0, high: 4.0}"])  # fmt: skip
+        with pytest.raises(ValueError, match="this substrate has none: add an ADC"):
+            deploy.main([str(tmp_path / "a run"), "substrate=ideal", "calibrate=9"])
     written = sorted((tmp_path / "a run" / "deployed").iterdir())
     records = [json.loads(path.read_text()) for path in written if path.suffix == ".json"]
     trained, ideal, rough, coarse, ranged = sorted(records, key=lambda record: record["chips"])
@@ -225,7 +227,6 @@ def test_a_trained_network_is_measured_on_chips(tmp_path, cache, capsys):
         ([str(tmp_path), "substrate=ideal"], "holds no run"),
         ([str(tmp_path / "a run"), "substrate=ideal", "chips=0"], "chips=0: expected"),
         ([str(tmp_path / "a run"), "substrate=ideal", "epochs=x"], "epochs=x: expected a whole number of at least 0"),
-        ([str(tmp_path / "a run"), "substrate=ideal", "calibrate=9"], "this substrate has none: add an ADC"),
     ):
         with pytest.raises(SystemExit):
             cli.main(["deploy", *words])
