@@ -143,11 +143,10 @@ def deploy(
     def step(trainer: Any, state: Any, images: Any, labels: Any, key: Any) -> Any:
         return trainer.step(state, (task.preprocess(images, key=key), task.target(labels)))[0]
 
-    shown = task.dataset.train[: max(calibrate, 1)]
-    batch = task.preprocess(shown.images), task.target(jnp.asarray(shown.labels))
-
     @eqx.filter_jit
     def calibrated(device: Substrate, model: Any, key: Any) -> Substrate:
+        shown = task.dataset.train[:calibrate]
+        batch = task.preprocess(shown.images), task.target(jnp.asarray(shown.labels))
         return calibrate_range(device, task.trainer, model, batch, key=key)
 
     found, tuned = ({name: [] for name in _SHOWN} for _ in range(2))

@@ -58,9 +58,9 @@ def readings(model: Model, x: Array, y: Array) -> dict[str, Any]:
     def one(x: Array, y: Array, key: Array) -> tuple[Array, Array, Array]:
         example = model.at(x, y)
         free = SETTLE(example.field.drift, example.field.initial_state(), blocks=example.blocks)
-        response = tangent.error(example.nudged_in_metric(), free).delta
-        true, weights = (hidden(example.in_scale(d)) for d in (response, jax.tree.map(jnp.ones_like, response)))
         nudge = example.nudged_in_metric()
+        response = tangent.error(nudge, free).delta
+        true, weights = (hidden(example.in_scale(d)) for d in (response, jax.tree.map(jnp.ones_like, response)))
         nodes = relax_nodes(stencil, SETTLE, nudge, nudge.drift, free, None)
         rates, phases = jax.vmap(example.field.rates)(nodes.state), 1 + jnp.arange(stencil.nodes.size)
 
