@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
-from eqprop import Model, TangentResponse, centred
+from eqprop import Model, TangentResponse, centred, metrics
 from eqprop.estimator.finite_nudge import relax_nodes
 from eqprop.run import tables
 from eqprop.run.study import style
@@ -68,7 +68,8 @@ def readings(model: Model, x: Array, y: Array) -> dict[str, Any]:
             values = jax.vmap(lambda s, phase: device(s, phase=phase, key=key))(rates, phases)
             return hidden(example.in_scale(stencil.derivative(values, example.field.rates(free.state))))
 
-        cosines = jnp.stack([_cosine(read(device), true) for device in devices])
+        # 0 where a converter reads nothing, which has no direction.
+        cosines = jnp.nan_to_num(jnp.stack([metrics.cosine(read(device), true) for device in devices]))
         expected = levels**2 / (2 * BETA**2) * jnp.sum(weights**2)
         return cosines, 1 / jnp.sqrt(1 + expected / jnp.sum(true**2)), jnp.mean(hidden(response) ** 2)
 
@@ -78,12 +79,6 @@ def readings(model: Model, x: Array, y: Array) -> dict[str, Any]:
     found = {"measured": jnp.mean(cosines, axis=0), "closed form": jnp.mean(predicted, axis=0)}
     by = {name: {k: v[part] for k, v in found.items()} for name, part in (("noise", noise), ("bits", bits))}
     return {**by, "response": jnp.sqrt(jnp.mean(squares))}
-
-
-def _cosine(a: Array, b: Array) -> Array:
-    """0 where a converter reads nothing."""
-    sizes = jnp.linalg.norm(a) * jnp.linalg.norm(b)
-    return jnp.where(sizes > 0, a @ b / jnp.where(sizes > 0, sizes, 1), 0)
 
 
 def draw(data: dict[str, Any]) -> dict[str, Figure]:
