@@ -80,7 +80,7 @@ test-bounded: $(DEVELOP) ## Run trainings of a minute or two that must reach an 
 	$(BIN)/python -m pytest -m bounded -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 docs: $(DOCS) ## Build the site into docs/_build/html, with all notebooks executed; warnings are errors
-	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html $(ARGS)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 test-slow: $(DEVELOP) ## Run the slow tests: trainings that reach a range of accuracies
 	$(BIN)/python -m pytest -m "slow or bounded" $(ARGS)
