@@ -252,7 +252,7 @@ def test_the_coefficient_is_left_to_the_trainer():
 
 
 def test_the_size_of_the_coupling_is_a_weight_decay():
-    """The gradient of `E‖Jε‖²/n` is `2 γ K/n` for every recurrent kernel, which the study of regularisation matches."""
+    """The gradient of `E‖Jε‖²/n` is `2 γ K/n` for every recurrent kernel, which the study of ablations matches."""
     key, gain = jax.random.key(0), 0.25
     network = eqprop.DenseNetwork.chain([5, 12, 11, 7], feedback_gain=gain, key=key)
     penalty = eqprop.ForwardHomeostasis(num_probes=4000, terms="norm")
