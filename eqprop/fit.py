@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from eqprop._checkpoint import Checkpoint
 from eqprop._examples import Examples, Images, Rows
 from eqprop.model import Model, check_teaching, checked
+from eqprop.network import AbstractNetwork, ConvNetwork
 from eqprop.state import TrainState
 from eqprop.train import Trainer
 
@@ -63,7 +64,7 @@ def fit(
     folder: str | os.PathLike[str] | None = None,
     on_epoch: Callable[[Record, TrainState], bool | None] | None = None,
     key: PRNGKeyArray,
-    steps_per_call: int = 50,
+    steps_per_call: int | None = None,
     shuffle: bool = True,
 ) -> History:
     """Train a model on arrays:
@@ -87,7 +88,7 @@ def fit(
     - `on_epoch`: called with record and state after every epoch, once they are kept; `True` ends the training.
     - `key`: of all that is random, the order and the steps.
     - `steps_per_call`: steps that one call of the compiled program takes; no result depends on it, but for rounding.
-        Convolutions on a CPU are several times faster with 1.
+        By default 50, and 1 for convolutional networks on a CPU, which are several times faster so.
     - `shuffle`: without it, examples stay in the order given.
 
     **Returns:** a `History`. A record has `epoch`, from 1, and `seconds`; the means of the step's metrics; those of the
@@ -97,7 +98,8 @@ def fit(
     one, classes out of range, a teaching signal that is not the gradient of the loss, and a folder of another run, or
     of more epochs. What optax holds within functions, such as a learning rate, is not compared.
     """
-    for name, count in {"epochs": epochs, "batch_size": batch_size, "steps_per_call": steps_per_call}.items():
+    steps = grouped(model.network, 50) if steps_per_call is None else steps_per_call
+    for name, count in {"epochs": epochs, "batch_size": batch_size, "steps_per_call": steps}.items():
         if count < 1:
             raise ValueError(f"{name} is {count}; expected a whole number of at least 1.")
     examples = Examples.of("data", data)
@@ -122,7 +124,7 @@ def fit(
         begin, epoch = time.perf_counter(), len(records) + 1
         order = jax.random.fold_in(order_key, epoch) if shuffle else None
         measured = []
-        for rows in examples.chunks(batch_size, steps_per_call, order):
+        for rows in examples.chunks(batch_size, steps, order):
             state, metrics = _train(trainer, state, examples, rows)
             measured.append((rows, metrics))
         record = {"epoch": epoch, **model.readout.summary(_means(measured))}
@@ -138,6 +140,12 @@ def fit(
     return History(state, records)
 
 
+def grouped(network: AbstractNetwork, usual: int) -> int:
+    """Steps that a call of the compiled program should take: `usual` for most networks, and one where there are
+    convolutions, which XLA brings into the form of its fast code for CPUs outside of loops only."""
+    return 1 if isinstance(network, ConvNetwork) and jax.default_backend() == "cpu" else usual
+
+
 @eqx.filter_jit
 def _train(trainer: Trainer, state: TrainState, examples: Examples, rows: Rows) -> tuple[TrainState, Metrics]:
     """One step a row."""
@@ -147,7 +155,7 @@ def _train(trainer: Trainer, state: TrainState, examples: Examples, rows: Rows) 
         state, metrics = trainer.step(eqx.combine(arrays, rest), examples.batch(row))
         return eqx.filter(state, eqx.is_array), metrics
 
-    # A lone step is no loop, in which XLA has no fast code for the convolutions of a CPU.
+    # A lone step is no loop.
     arrays, metrics = jax.lax.scan(step, arrays, rows, unroll=len(rows) == 1)
     return eqx.combine(arrays, rest), metrics
 

@@ -11,6 +11,7 @@ import pytest
 
 import eqprop as eq
 from eqprop.data import digits
+from eqprop.fit import grouped
 from helpers import gap, problem, unchecked
 
 KEY = jax.random.key(11)
@@ -94,6 +95,11 @@ def test_how_steps_are_grouped_changes_nothing(steps_per_call):
     one, other = quick(), quick(steps_per_call=steps_per_call)
     assert gap(one.state, other.state) < TOL
     np.testing.assert_allclose(one["loss"], other["loss"], rtol=TOL)
+
+
+def test_steps_with_convolutions_go_one_by_one_on_a_cpu():
+    conv = eq.ConvNetwork.chain((8, 8, 1), [4], key=KEY)
+    assert grouped(conv, 50) == 1 and grouped(MODEL.network, 50) == 50
 
 
 def test_a_call_compiles_two_programs_at_most():

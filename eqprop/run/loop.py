@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Array
 from omegaconf import DictConfig
 
-from eqprop import AbstractErrorEstimator, AbstractNetwork, ConvNetwork, Model, Trainer, TrainState
+from eqprop import AbstractErrorEstimator, Model, Trainer, TrainState
 from eqprop.data import Batches, Split, batch_key
+from eqprop.fit import grouped
 from eqprop.run import checkpoint
 from eqprop.run.build import Task
 from eqprop.run.cost import COSTS, cost_of
@@ -105,7 +106,7 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
     if restored is not None:
         progress.say(f"resuming {folder.path} at epoch {reached + 1}, batch {first + 1}")
     clock = began - head["seconds"]
-    calls = cfg.run.steps_per_call or (1 if _is_slow_in_loops(state.model.network) else 10)
+    calls = cfg.run.steps_per_call or grouped(state.model.network, 10)
     calls = calls if cfg.run.checkpoint_minutes else 1
 
     def save(best: bool = False) -> None:
@@ -151,12 +152,6 @@ def train(cfg: DictConfig, task: Task, folder: RunFolder, logger: Logger) -> dic
             state, _ = folder.restore_best((state, sums))
         tested = _evaluate(cfg, task, programs, state.model, "test")
     return _summary(cfg, head, {**tested, **cost_of(cfg, task, state)}, time.monotonic() - clock)
-
-
-def _is_slow_in_loops(network: AbstractNetwork) -> bool:
-    """Whether steps are faster one by one than in a compiled loop: XLA brings convolutions into the form of its fast
-    code for CPUs outside of loops only."""
-    return isinstance(network, ConvNetwork) and jax.default_backend() == "cpu"
 
 
 def model_of(cfg: DictConfig, task: Task, path: Path) -> tuple[Model, dict[str, Any]]:
