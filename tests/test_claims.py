@@ -1,5 +1,7 @@
 """What studies claim: their sentences with numbers from records, on the page that leads to all results."""
 
+import re
+
 import pytest
 
 from eqprop.run.errors import UsageError
@@ -49,3 +51,22 @@ def test_the_committed_page_is_made_from_the_records(monkeypatch):
     assert len(digits) == 1 and digits[0] in text
     monkeypatch.setattr(index_page, "names", lambda: ["spice"])  # it claims nothing
     assert "In five minutes" not in index(folder)
+
+
+def test_numbers_of_the_front_page_stand_on_the_pages_that_it_names():
+    """Every accuracy with two decimals, in a line of the table or a paragraph, on a page that is linked there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = [
+        part for block in text.split("\n\n") for part in (block.splitlines() if block.startswith("|") else [block])
+    ]
+    found = 0
+    for part in parts:
+        pages = " ".join(
+            (ROOT / link).read_text(encoding="utf-8") for link in re.findall(r"\((docs/results/\S+md)\)", part)
+        )
+        for number in re.findall(r"\d+\.\d\d(?: ± \d+\.\d\d)?(?![\d.])", part) if pages else ():
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", pages), (
+                f"{number} is on no page that {part!r} names"
+            )
+            found += 1
+    assert found > 10
