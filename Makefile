@@ -9,7 +9,7 @@ EXTRAS ?=
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
 DOCS := $(VENV)/.docs
-STUDIES := ablations angles bias_split calibrated cifar10 conv depth device_readings devices digits homeostasis learning_bias limit_cycles loop low_bit mismatch_digits mismatch_fashion_mnist nudge_error oscillation pareto phases presets price relaxation_steps residual rivals signatures spice table1 table2 tasks_in_turns writes
+STUDIES := ablations angles bias_split calibrated cifar10 conv depth device_readings devices digits homeostasis learning_bias limit_cycles loop low_bit mismatch_digits nudge_error oscillation pareto phases presets price relaxation_steps residual rivals signatures spice table1 table2 tasks_in_turns writes
 # uv where there is one: it builds the same environment in a tenth of the time.
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
@@ -59,7 +59,7 @@ figures: $(RUN) ## The figures of nudges, angles, homeostasis, loops, convolutio
 	$(BIN)/eqprop study nudge_error angles homeostasis loop conv bias_split relaxation_steps scale=$(SCALE) $(ARGS)
 
 substrate: $(RUN) ## Studies of imperfect devices: mismatch by class, noise, converters, offsets, settling, weak feedback, writes
-	$(BIN)/eqprop study mismatch_digits mismatch_fashion_mnist device_readings oscillation price writes scale=$(SCALE) $(ARGS)
+	$(BIN)/eqprop study mismatch_digits device_readings oscillation price writes scale=$(SCALE) $(ARGS)
 
 studies: $(RUN) ## All studies, one after the other, in hours of two cores
 	$(BIN)/eqprop study $(STUDIES) scale=$(SCALE) $(ARGS)

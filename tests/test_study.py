@@ -170,7 +170,7 @@ def test_homeostasis_counts_as_much_at_any_feedback_strength():
 )
 def test_rows_of_the_mismatch_study_have_the_device_that_they_say(row, known_gains, reciprocity):
     jobs = {job.label: job for job in STUDIES["mismatch_digits"].jobs("cpu")}
-    device: Any = instantiate(configuration(*jobs[f"1-{row}"].words, "seed=1").substrate)
+    device: Any = instantiate(configuration(*jobs[f"1-{row}"].words, "substrate.chip=1").substrate)
     assert (device.chip, device.parts["mismatch"].sigma) == (1, 1.0)
     assert (device.known_gains, device.reciprocity) == (known_gains, reciprocity)
 
