@@ -230,6 +230,7 @@ def test_a_training_of_a_page_runs(line, tmp_path):
     """For one epoch, of few images where there are many, and with one trial of a search in place of many."""
     words = shlex.split(re.sub(r"--search\b( [0-9]+)?", "--search 1", line))[1:]
     settings = [first(word) for word in words[1:] if "=" in word]
+    words += ["--journal", str(tmp_path / "search.log")] if "--search" in words else []
     few = ["data.train_examples=2000"] if compose(settings, "train").data.name == "fashion_mnist" else []
     process = start(
         [sys.executable, "-m", "eqprop", *words, "epochs=1", *few, f"run.root={tmp_path}"], tmp_path / "cache"
