@@ -118,7 +118,7 @@ def points(request: Request) -> Figure:
             runs = [values(request.of(row, column), name) for column in request.columns]
             style.points(axis, x, runs, index, request.title(row))
         style.frame(axis, sweep["title"], MEASURES[name].title)
-        axis.set_xticks(x)
+        axis.set_xticks(x, [f"{value:g}" for value in x])
     _legend(axes)
     return figure
 
