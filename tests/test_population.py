@@ -51,8 +51,9 @@ def test_members_on_chips_of_their_own(parts):
     for index, chip in enumerate((3, 4)):
         lone = own.on(device.with_chip(chip))
         one = started(lone, chip)
-        one, _ = eqx.filter_jit(lone.step)(one, BATCH)
-        one, alone = eqx.filter_jit(lone.step)(one, BATCH)
+        alone_step = eqx.filter_jit(lone.step)
+        one, _ = alone_step(one, BATCH)
+        one, alone = alone_step(one, BATCH)
         np.testing.assert_allclose(metrics["loss"][index], alone["loss"], rtol=1e-10)
         for a, b in zip(*(jax.tree.leaves(eqx.filter(s.model, eqx.is_array)) for s in (state, one)), strict=True):
             np.testing.assert_allclose(a[index], b, atol=1e-10)

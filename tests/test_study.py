@@ -149,14 +149,17 @@ def test_studies_and_scales_that_there_are_not(tmp_path):
 def test_homeostasis_counts_as_much_at_any_feedback_strength():
     """The coefficient times the strength is 30 wherever homeostasis acts; deep networks are as deep as they say."""
     for name in ("rivals", "depth"):
-        jobs = {job.label: configuration(*job.words) for job in STUDIES[name].jobs("cpu")}
-        acting = {label: cfg for label, cfg in jobs.items() if cfg.homeostasis._target_ != "eqprop.run.build.nothing"}
+        jobs = {job.label: job for job in STUDIES[name].jobs("cpu")}
+        acting = {
+            label: configuration(*job.words) for label, job in jobs.items() if "homeostasis=none" not in job.words
+        }
         assert acting and all("homeostasis" in label or "symmetric" in label for label in acting)
         for cfg in acting.values():
+            assert cfg.homeostasis._target_ != "eqprop.run.build.nothing"
             assert cfg.homeostasis.coefficient * cfg.network.feedback_gain == pytest.approx(30)
-    for label, cfg in jobs.items():
+    for label, cfg in acting.items():
         assert [*cfg.network.sizes] == [784, *[128] * int(label[0]), 32] and cfg.epochs == 3
-    assert jobs["8-weak-rbp"].estimator._target_.endswith("RecurrentBackprop")
+    assert configuration(*jobs["8-weak-rbp"].words).estimator._target_.endswith("RecurrentBackprop")
 
 
 @pytest.mark.parametrize(
