@@ -50,7 +50,7 @@ def readings(model: Model, x: Array, y: Array) -> dict[str, Any]:
     stencil, tangent = centred(BETA), TangentResponse(relaxation=SETTLE)
     converters = [ADC(bits, low=-0.25, high=1.25) for bits in BITS]
     devices = [Measurement({"part": probe}) for probe in (*map(ReadoutNoise, NOISES), *converters)]
-    levels = jnp.asarray([*NOISES, *(adc.step / np.sqrt(12) for adc in converters)])
+    steps = jnp.asarray([adc.step for adc in converters])[:, None]
 
     def hidden(delta: dict[str, Array]) -> Array:
         return ravel_pytree({k: v for k, v in delta.items() if k not in model.readout.layers})[0]
@@ -70,7 +70,12 @@ def readings(model: Model, x: Array, y: Array) -> dict[str, Any]:
 
         # 0 where a converter reads nothing, which has no direction.
         cosines = jnp.nan_to_num(jnp.stack([metrics.cosine(read(device), true) for device in devices]))
-        expected = levels**2 / (2 * BETA**2) * jnp.sum(weights**2)
+        moves = hidden(jax.tree.map(lambda s: s[0] - s[1], rates))[None]
+        part = jnp.abs(moves) / steps % 1
+        # Of a difference of two readings: independent noise, and rounding to one of the two multiples beside it.
+        noise = jnp.broadcast_to(2 * jnp.asarray(NOISES)[:, None] ** 2, (len(NOISES), moves.size))
+        variance = jnp.concatenate([noise, part * (1 - part) * steps**2])
+        expected = variance @ weights**2 / (2 * BETA) ** 2
         return cosines, 1 / jnp.sqrt(1 + expected / jnp.sum(true**2)), jnp.mean(hidden(response) ** 2)
 
     keys = jax.random.split(jax.random.key(0), x.shape[0])
@@ -118,10 +123,12 @@ def answer(data: dict[str, Any]) -> str:
         largest = [_largest(data["noises"], found["noise"][kind]) for kind in kinds]
         fewest = [_fewest(data["bits"], found["bits"][kind]) for kind in kinds]
         rows.append([gain, f"{found['free_steps']:.1f}", f"{found['response']:.1e}", *largest, *fewest])
+    table = tables.markdown(["γ", "free sweeps", "response, rms", *asked], rows)
     return (
-        "A centred nudge reads `δ` with an error of `σ/(√2 β)` a neuron, and the metric of the network weighs layers "
-        "by `w`, so that the cosine is `(1 + σ²‖w‖²/(2β²‖w δ‖²))^−½`, averaged over images; a converter of step `Δ` "
-        f"counts as noise of `Δ/√12`.\n\n{tables.markdown(['γ', 'free sweeps', 'response, rms', *asked], rows)}"
+        "Noise σ of a reading is an error of `σ/(√2 β)` of `δ` at every neuron. A converter of step `Δ` rounds the "
+        "difference `d` of two readings to one of the two multiples beside it, with a variance `f(1 − f)Δ²`, where "
+        "`f` is the fraction of `d/Δ`. With an error `e` and the weights `w` of layers in the metric of the network "
+        f"the cosine is `(1 + ‖w e‖²/‖w δ‖²)^−½`, averaged over images.\n\n{table}"
     )
 
 
