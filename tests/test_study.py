@@ -21,6 +21,7 @@ from eqprop.run import cli
 from eqprop.run.build import _chosen, build
 from eqprop.run.compose import compose
 from eqprop.run.errors import Interrupted, UsageError
+from eqprop.run.overrides import check_overrides
 from eqprop.run.study import options, program, records as store, schedule, spec
 from eqprop.run.study.options import Options, parse
 from eqprop.run.study.published import NUMBERS, Published, find, table1_error, table2_accuracy
@@ -56,7 +57,8 @@ def test_every_override_of_a_study_is_of_a_key_that_is_there(name):
     for job in (job for scale in spec.SCALES for job in STUDIES[name].jobs(scale)):
         if not seen.issuperset(job.words):
             seen.update(job.words)
-            cfg = compose(job.words, "train")
+            check_overrides(job.words)
+            cfg = configuration(*job.words)
             assert set(cfg.estimator) > {"_target_"} and "_target_" in cfg.homeostasis
 
 
@@ -149,17 +151,14 @@ def test_studies_and_scales_that_there_are_not(tmp_path):
 def test_homeostasis_counts_as_much_at_any_feedback_strength():
     """The coefficient times the strength is 30 wherever homeostasis acts; deep networks are as deep as they say."""
     for name in ("rivals", "depth"):
-        jobs = {job.label: job for job in STUDIES[name].jobs("cpu")}
-        acting = {
-            label: configuration(*job.words) for label, job in jobs.items() if "homeostasis=none" not in job.words
-        }
+        jobs = {job.label: configuration(*job.words) for job in STUDIES[name].jobs("cpu")}
+        acting = {label: cfg for label, cfg in jobs.items() if cfg.homeostasis._target_ != "eqprop.run.build.nothing"}
         assert acting and all("homeostasis" in label or "symmetric" in label for label in acting)
         for cfg in acting.values():
-            assert cfg.homeostasis._target_ != "eqprop.run.build.nothing"
             assert cfg.homeostasis.coefficient * cfg.network.feedback_gain == pytest.approx(30)
-    for label, cfg in acting.items():
+    for label, cfg in jobs.items():
         assert [*cfg.network.sizes] == [784, *[128] * int(label[0]), 32] and cfg.epochs == 3
-    assert configuration(*jobs["8-weak-rbp"].words).estimator._target_.endswith("RecurrentBackprop")
+    assert jobs["8-weak-rbp"].estimator._target_.endswith("RecurrentBackprop")
 
 
 @pytest.mark.parametrize(
