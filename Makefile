@@ -77,13 +77,13 @@ test: $(DEVELOP) ## Run the tests, in a few minutes
 	$(BIN)/python -m pytest -m "not slow and not bounded" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-bounded: $(DEVELOP) ## Run trainings of a minute or two that must reach an accuracy, and kills that change nothing
-	$(BIN)/python -m pytest -m bounded -n auto --maxprocesses 2 --dist loadfile $(ARGS)
+	XLA_FLAGS= $(BIN)/python -m pytest -m bounded -n auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 docs: $(DOCS) ## Build the site into docs/_build/html, with all notebooks executed; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 test-slow: $(DEVELOP) ## Run the slow tests: trainings that reach a range of accuracies
-	$(BIN)/python -m pytest -m "slow or bounded" $(ARGS)
+	XLA_FLAGS= $(BIN)/python -m pytest -m "slow or bounded" $(ARGS)
 
 check: $(DEVELOP) ## Lint, format check, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python

@@ -94,7 +94,7 @@ def _jax_settings(settings: dict, *restored: str):
 
 @contextmanager
 def as_users_run():
-    """JAX as it is outside the tests: without their strictness, which optax's schedules do not pass, and compiled in
+    """JAX as it is outside the tests: without their strictness, which optax's schedules do not pass, and optimised in
     full; a run sets the precision."""
     loose = {"jax_numpy_dtype_promotion": "standard", "jax_numpy_rank_promotion": "allow"}
     jax.config.update("jax_disable_most_optimizations", False)
