@@ -426,6 +426,7 @@ def alive(pid: int) -> bool:
         (["workers=null", "results=null", "redraw=False", "rerun=True"], Options(rerun=True)),
         (["results=~/a b=c", "root=2024"], Options(results="~/a b=c", root="2024")),
         (["label.cifar10=CIFAR-10 (JPEG: 75 %)"], Options(label={"cifar10": "CIFAR-10 (JPEG: 75 %)"})),
+        (["label.cifar10='a \"copy\"'"], Options(label={"cifar10": 'a "copy"'})),
     ],
 )
 def test_words_are_read(words, expected):

@@ -38,7 +38,7 @@ def parse(words: Sequence[str]) -> Options:
         key, _, value = word.partition("=")
         if key.startswith("label."):
             data = groups(own_folder())["data"]
-            labels[_choice("the data set of a label", key.removeprefix("label."), data)] = value
+            labels[_choice("the data set of a label", key.removeprefix("label."), data)] = _unquoted(value)
         elif key == "hydra/launcher" or key.startswith("hydra.launcher."):
             launcher.append(word)
         elif key in _READERS:
@@ -55,6 +55,11 @@ def _choice(key: str, value: str, options: Sequence[str]) -> str:
     if value not in options:
         raise UsageError(f"{key}={value}: expected {', '.join(options)}.{near(value, options)}")
     return value
+
+
+def _unquoted(value: str) -> str:
+    """Without the quotes that Hydra's command lines want around blanks."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def _flag(key: str, value: str) -> bool:
