@@ -112,7 +112,7 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
         "bias_split": (
             "Norms of the parts of the gradient's bias relative to the true error vector, by epoch, without and with "
             f"homeostasis, and the hidden cosine; median and quartiles over {data['images']} held-out Fashion-MNIST "
-            f"images of n = {data['networks']} network(s) each, audited in float64, CPU. Titles name "
+            f"images of {style.counted([data['networks']], 'networks')} each, audited in float64, CPU. Titles name "
             "the part that is the largest in the end."
         )
     }

@@ -82,7 +82,7 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
         for index, (name, errors) in enumerate(found.items()):
             style.quartiles(axis, data["betas"], errors, index, name)
         style.log(axis)
-        title = f"{kind.capitalize()}: least error of lock-in {_ratios(found)[1]:.2g} × static"
+        title = f"{kind.capitalize()}: lock-in at best {_ratios(found)[1]:.2g} × static"
         style.frame(axis, "nudge β (peak)", "relative error of δ", title)
     axes[0].sharey(axes[1])
     axes[0].autoscale(axis="y")
@@ -96,12 +96,13 @@ def draw(data: dict[str, Any]) -> dict[str, Figure]:
 
 def captions(data: dict[str, Any]) -> dict[str, str]:
     """What the figure shows."""
+    networks = style.counted([data["networks"]], "networks")
     return {
         "oscillation": (
             f"Relative error of δ against the nudge's strength, measured in {data['time']:g} time constants in all "
             "by two static phases and by a lock-in of K harmonics, with white and with 1/f noise in the dynamics; "
-            f"median and quartiles over {data['draws']} draws, n = {data['networks']} network(s) of {data['images']} "
-            "images each, digits, simulated device, float64, CPU."
+            f"median and quartiles over {data['draws']} draws, {networks} of {data['images']} images "
+            "each, digits, simulated device, float64, CPU."
         )
     }
 
