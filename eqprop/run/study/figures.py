@@ -178,12 +178,13 @@ def by_layer(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _legend(axes: Sequence[Axes]) -> None:
-    """One legend, in the first panel that has something to tell apart; one of many lines stands below all panels."""
+    """One legend, in the first panel that has something to tell apart; one of many lines, or of long ones, which would
+    hide what is drawn, stands below all panels."""
     axis = next((axis for axis in axes if axis.get_legend_handles_labels()[0]), None)
     if axis is None:
         return
     handles, labels = axis.get_legend_handles_labels()
-    if len(labels) <= 4:
+    if len(labels) <= 4 and max(map(len, labels)) <= 30:
         axis.legend()
         return
     figure, columns = axes[0].figure, 2 if len(axes) > 1 else 1
