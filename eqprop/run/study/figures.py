@@ -146,7 +146,7 @@ def rows(request: Request) -> Figure:
         axis.set_ylim(len(shown) - 0.5, -0.5)
         style.frame(axis, MEASURES[name].title, "")
     if len(request.columns) > 1:
-        _legend(axes)
+        _legend(axes, inside=False)  # marks are all over the panel
     return figure
 
 
@@ -177,14 +177,14 @@ def by_layer(line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in ordered(found) if name not in ("hidden", "hidden_median")}
 
 
-def _legend(axes: Sequence[Axes]) -> None:
+def _legend(axes: Sequence[Axes], *, inside: bool = True) -> None:
     """One legend, in the first panel that has something to tell apart; one of many lines, or of long ones, which would
     hide what is drawn, stands below all panels."""
     axis = next((axis for axis in axes if axis.get_legend_handles_labels()[0]), None)
     if axis is None:
         return
     handles, labels = axis.get_legend_handles_labels()
-    if len(labels) <= 4 and max(map(len, labels)) <= 30:
+    if inside and len(labels) <= 4 and max(map(len, labels)) <= 30:
         axis.legend()
         return
     figure, columns = axes[0].figure, 2 if len(axes) > 1 else 1
