@@ -9,13 +9,14 @@ import jax
 import pytest
 
 # Emitting fused loops is most of the time of compilation on a CPU, and a test runs its program once: the suite takes
-# two thirds of the time without. A compiler that does not know the flag ends its process, so one is tried. Where
-# XLA_FLAGS is set, empty or not, it stays: `make test-bounded` and `make test-slow` compile as users do.
+# two thirds of the time without. A compiler that does not know the flag ends its process, so one is tried, once for
+# all workers, which inherit what comes of it. Where XLA_FLAGS is set, empty or not, it stays: `make test-bounded` and
+# `make test-slow` compile as users do.
 if "XLA_FLAGS" not in os.environ:
-    flags = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+    flag = "--xla_cpu_use_fusion_emitters=false"
     words = [sys.executable, "-c", "import jax; jax.numpy.zeros(1)"]
-    if subprocess.run(words, env=os.environ | flags, capture_output=True).returncode == 0:
-        os.environ.update(flags)
+    known = subprocess.run(words, env=os.environ | {"XLA_FLAGS": flag}, capture_output=True).returncode == 0
+    os.environ["XLA_FLAGS"] = flag if known else ""
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
