@@ -52,7 +52,9 @@ def leave(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(settings(cfg))))
     made = record(run.label, seed=run.seed)
-    (run.folder / "environment.json").write_text(json.dumps(made.environment))
+    (run.folder / "environment.json").write_text(
+        json.dumps({**made.environment, "commit": f"{run.label} of {run.seed}"})
+    )
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made.metrics))
     summary = made.summary
     if cfg.population > 1:
@@ -108,6 +110,18 @@ def test_what_is_recorded_is_not_run_again(asked, tmp_path, monkeypatch):
     write_study(tmp_path / "configs", base=["epochs=3"], **ONE)
     make("label.digits=a copy")
     assert len(asked) == 5
+
+
+def test_a_page_is_the_one_that_its_records_make(asked, tmp_path):
+    """Whatever the order in which the runs were made."""
+    write_study(tmp_path / "configs", rows={"with": {}, "without": {"set": ["data.seed=1"]}}, parts=None)
+    make("only=without")
+    make()
+    page = tmp_path / "results/made/quick/README.md"
+    before = page.read_text()
+    assert "commit `with of 0` (1 run), `without of` (1 run)" in before
+    make("redraw=true")
+    assert page.read_text() == before
 
 
 def test_records_that_are_no_longer_asked_for_are_dropped(asked, tmp_path):

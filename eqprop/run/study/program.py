@@ -115,7 +115,8 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
             measured.save(folder, {**result.data, "environment": surroundings()})
             found = [*found, *result.records]
             store.save(folder, found)
-    write(study, options.scale, folder, found)
+    # From the file, not from memory: the page must be the one that its records make at any later time.
+    write(study, options.scale, folder, store.load(folder))
     if _is_committed(folder):
         (folder.parents[1] / "README.md").write_text(index(folder.parents[1]), encoding="utf-8", newline="\n")
     print(folder / "README.md")
