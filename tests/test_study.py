@@ -139,6 +139,15 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
             spec.read("made", tmp_path)
 
 
+def test_texts_end_where_they_end_in_blocks_of_yaml(tmp_path):
+    """A line break at the end of an emphasised question breaks the emphasis."""
+    parts = [{"setting": "Here.\n", "not_shown": "More.\n"}]
+    write_study(tmp_path, question="Why?\n", setting="There.\n", parts=parts)
+    made = spec.read("made", tmp_path)
+    assert (made.spec["question"], made.spec["setting"]) == ("Why?", "There.")
+    assert (made.parts()[0].setting, made.parts()[0].not_shown) == ("Here.", "More.")
+
+
 def test_studies_and_scales_that_there_are_not(tmp_path):
     write_study(tmp_path, scales={"cpu": {"seeds": [0]}})
     assert set(spec.names(tmp_path)) == {*STUDIES, "made"}

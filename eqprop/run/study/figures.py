@@ -70,7 +70,7 @@ def draw(study: Study, scale: str, records: Sequence[Record]) -> dict[str, tuple
         if ns:
             with style.styled():
                 figure = KINDS[asked["kind"]](request)
-            made[name] = figure, f"{asked['caption'].strip()} {SPREAD[asked['kind']]} {style.counted(ns)}."
+            made[name] = figure, f"{asked['caption']} {SPREAD[asked['kind']]} {style.counted(ns)}."
     return made
 
 

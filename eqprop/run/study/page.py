@@ -42,7 +42,7 @@ def page(
     `environment` where it measured them, for one that has no records of runs."""
     spec = study.spec
     lines = [f"# {spec['title']}", "", f"*{spec['question']}*", ""]
-    lines += [spec["setting"].strip(), ""] if "setting" in spec else []
+    lines += [spec["setting"], ""] if "setting" in spec else []
     lines += [provenance(records, scale, environment), "", *earlier(records)]
     lines += [f"![{caption}]({name}.png)\n\n{caption}\n" for name, caption in (figures or {}).items()]
     lines += [answer.strip(), ""] if answer else []
@@ -51,7 +51,7 @@ def page(
     if study.rows:
         lines += differences(study, scale, records)
         lines += [_note(records), ""]
-    lines += [f"Not shown: {spec['not_shown'].strip()}", ""] if "not_shown" in spec else []
+    lines += [f"Not shown: {spec['not_shown']}", ""] if "not_shown" in spec else []
     lines += [f"Made by `eqprop study {study.name} scale={scale}`; its records are the `*.gz` files beside this page."]
     return "\n".join(lines) + "\n"
 
@@ -133,11 +133,11 @@ def _runs(count: int) -> str:
 
 def _part(study: Study, part: Part, scale: str, records: Sequence[Record]) -> list[str]:
     lines = [f"## {part.title}", ""] if part.title else []
-    lines += [part.setting.strip(), ""] if part.setting else []
+    lines += [part.setting, ""] if part.setting else []
     lines += [table(study, part, scale, records)]
     compared = [compare(*pair, study, scale, records) for pair in part.compare]
     lines += [" ".join(filter(None, compared)), ""] if any(compared) else []
-    return lines + ([f"Not shown: {part.not_shown.strip()}", ""] if part.not_shown else [])
+    return lines + ([f"Not shown: {part.not_shown}", ""] if part.not_shown else [])
 
 
 def table(study: Study, part: Part, scale: str, records: Sequence[Record]) -> str:

@@ -150,7 +150,7 @@ def read(name: str, own: Path | None = None) -> Study:
         known = names(own)
         raise UsageError(f"There is no study {name!r}; there are {', '.join(known)}.{near(name, known)}")
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = _stripped(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is no YAML file: {error}") from error
     _check(name, "study", spec)
@@ -158,6 +158,15 @@ def read(name: str, own: Path | None = None) -> Study:
     study = Study(name, spec)
     _check_names(study)
     return study
+
+
+def _stripped(entry: Any) -> Any:
+    """All texts without the line break that YAML's blocks end with."""
+    if isinstance(entry, dict):
+        return {key: _stripped(value) for key, value in entry.items()}
+    if isinstance(entry, list):
+        return [_stripped(value) for value in entry]
+    return entry.strip() if isinstance(entry, str) else entry
 
 
 def _line(name: str, entry: Mapping[str, Any]) -> Line:
