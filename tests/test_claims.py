@@ -8,8 +8,8 @@ from eqprop.run.errors import UsageError
 from eqprop.run.study import index as index_page
 from eqprop.run.study.claims import claims
 from eqprop.run.study.index import index
-from eqprop.run.study.records import FILE, load
-from eqprop.run.study.spec import names, read
+from eqprop.run.study.records import FILE, load, save
+from eqprop.run.study.spec import TOPICS, names, read
 from helpers import ROOT
 from studies import record, study
 
@@ -49,8 +49,24 @@ def test_the_committed_page_is_made_from_the_records(monkeypatch):
     assert text == index(folder) and "## In five minutes" in text
     digits = claims(read("digits"), "cpu", load(folder / "digits" / "cpu" / FILE))
     assert len(digits) == 1 and digits[0] in text
-    monkeypatch.setattr(index_page, "names", lambda: ["spice"])  # it claims nothing
+    # A study that only measures begins with the words of its answer, whatever table stands before them.
+    assert (
+        "\n- Every comparison is within its tolerance." in text and "\n- With N = 1, 2, 4, 8 points the least" in text
+    )
+    topics = [text.index(f"### {topic}") for topic in TOPICS.values()]
+    assert topics == sorted(topics) and "### Others" not in text
+    monkeypatch.setattr(index_page, "names", lambda: ["table2"])  # it claims nothing
     assert "In five minutes" not in index(folder)
+
+
+def test_a_study_of_no_topic_stands_among_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_page, "names", lambda: ["made"])
+    monkeypatch.setattr(index_page, "read", lambda name: study(claims=["It ends at {with}."]))
+    save(tmp_path / "made" / "cpu", RECORDS)
+    assert (
+        "### Others\n\n**[A made study](made/cpu/README.md)**, `eqprop study made`\n\n"
+        "- It ends at 82.00 ± 2.00. (n = 3)\n- Not shown: The rest.\n"
+    ) in index(tmp_path)
 
 
 def test_numbers_of_the_front_page_stand_on_the_pages_that_it_names():

@@ -123,6 +123,7 @@ def test_a_sweep_may_give_overrides_for_each_value():
         ({"figures": {"a": {"kind": "curve", "caption": "x"}}}, "'curve' is no kind; .* Did you mean 'curves'?"),
         ({"figures": {"a": {"kind": "curves"}}}, "a figure a needs 'caption'"),
         ({"figures": {"a": {"kind": "rows", "caption": "x", "rows": ["z"]}}}, "'z' is no row"),
+        ({"topic": "device"}, "'device' is no topic; there are learning, errors, devices. Did you mean 'devices'"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused(changes, message, tmp_path):

@@ -1,5 +1,6 @@
 """Tables, frames and pages: every number from records, nothing mixed, nothing compared that does not compare."""
 
+import itertools
 import math
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +13,7 @@ import pytest
 from eqprop.run.compose import CONFIGS, compose
 from eqprop.run.frame import MEASURES, cell, epochs_of, grouped, of_records, results
 from eqprop.run.record import settings
-from eqprop.run.study import program, records as store, spec
+from eqprop.run.study import program, records as store, spec, style
 from eqprop.run.study.page import NOT_RUN, compare, page, provenance
 from eqprop.run.tables import DASH, markdown, spread
 from runs import as_users_run
@@ -277,6 +278,12 @@ def test_what_differs_from_the_reference_is_read_from_configurations():
     assert "- first: epochs = 7 (20); data.train_examples = 100 (None)." in text
     assert "- b: epochs = 7 (20); warm_start = absent (0); data.train_examples = 100 (None)." in text
     assert "- first: nothing." in page(made, "cpu", [record("a-with", config=base)])
+
+
+def test_a_dozen_lines_differ_in_two_of_colour_dash_and_marker():
+    looks = [(s["color"], str(s["linestyle"]), s["marker"] + s.get("markerfacecolor", "")) for s in style.STYLES]
+    assert len(looks) == 12
+    assert all(sum(map(str.__ne__, a, b)) >= 2 for a, b in itertools.combinations(looks, 2))
 
 
 # What is committed

@@ -154,12 +154,14 @@ def captions(data: dict[str, Any]) -> dict[str, str]:
 def answer(data: dict[str, Any]) -> str:
     """Orders of the bias, and the floor by its causes."""
     radii, most = data["radii"], data["points"][-1]
-    rows = []
+    rows, least = [], {name: [] for name in data["errors"]}
     for index, points in enumerate(data["points"]):
         medians = {name: _medians(errors[index]) for name, errors in data["errors"].items()}
         slope = np.polyfit(np.log(radii[:3]), np.log(medians["float64"][:3]), 1)[0]
         cells = [f"{values.min():.1e} at β = {radii[int(values.argmin())]:.2g}" for values in medians.values()]
         rows.append([str(points), f"{slope:.1f}", *cells])
+        for name, values in medians.items():
+            least[name].append(f"{values.min():.1e}")
     head = ["N", "order of the error at small β", *(f"least error, {name}" for name in data["errors"])]
     floors = ", ".join(f"{100 * error:.2g} % with {part}" for part, error in _floors(data).items())
     rounding = _medians(data["floor"][ROUNDING])
@@ -171,7 +173,10 @@ def answer(data: dict[str, Any]) -> str:
         for value in row
     )
     total = sum(len(row) for runs in data["errors"].values() for run in runs for row in run)
+    said = " and ".join(f"{', '.join(errors)} in {name}" for name, errors in least.items())
     return (
+        f"With N = {', '.join(map(str, data['points']))} points the least median error over the strengths is "
+        f"{said}.\n\n"
         f"{tables.markdown(head, rows)}\n\n"
         f"In float32, N = {most} has a floor that depends on what is left to relax. At its best strength the median "
         f"error is {floors}. With everything relaxed until rounding it is {rounding.min():.1e}, and "

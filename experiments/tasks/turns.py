@@ -114,10 +114,11 @@ def answer(data: dict[str, Any]) -> str:
             changes += [[name, training, str(k + 1), *_changed(by_row[ALIGNED], k)] for k in range(1, len(TASKS))]
             factors += np.mean([run["factors"] for run in by_row[ALIGNED]], axis=0).tolist()
     quantities = ("accuracy", "forgetting", "old classes", "new classes", "unsettled")
+    joined = "\n\n".join(sentences)
     head = ["data", "training", "", *(f"{quantity} (%)" for quantity in quantities)]
     titles = ["data", "training", "task", "γ", "old, before", "old, after", "new, before", "new, after"]
     return (
-        f"{' '.join(sentences)}\n\n{tables.markdown(head, rows)}\n\n"
+        f"{joined}\n\n{tables.markdown(head, rows)}\n\n"
         "In the end, on test images; old classes are those of all tasks but the last. Below, accuracies (%) before and "
         "after the weights of the new classes are multiplied by γ, in the runs that align. The mean of γ over seeds "
         f"lies between {min(factors):.2f} and {max(factors):.2f}.\n\n{tables.markdown(titles, changes)}"

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from eqprop.run.study import measured
 from eqprop.run.study.claims import claims
 from eqprop.run.study.records import FILE, load
-from eqprop.run.study.spec import SCALES, names, read
-from eqprop.run.tables import DASH, markdown
+from eqprop.run.study.spec import SCALES, TOPICS, Study, names, read
+from eqprop.run.tables import markdown
 
 INTRODUCTION = """# Results
 
@@ -17,7 +18,8 @@ nothing.
 """
 SUMMARY = """## In five minutes
 
-Numbers are percent of test images, mean ± standard deviation over n seeds, filled in from the records.
+All numbers are filled in from the records. Accuracies are percent of test images, mean ± standard deviation over n
+seeds.
 
 """
 STUDIES = """
@@ -31,19 +33,37 @@ share a table. The cost of a training step is [measured apart](../performance.md
 """
 
 
+OTHERS = "Others"
+"""Where studies stand that name no topic."""
+
+
 def index(results: Path) -> str:
-    """A row for each study that has records under `results`: its question, and a link to its page at every scale."""
-    rows, claimed = [], []
-    for name in names():
-        study, scales = read(name), [scale for scale in SCALES if (results / name / scale / FILE).exists()]
+    """What every study with records under `results` found, by topic; then a row for each of them: its question, and a
+    link to its page at every scale.
+    """
+    rows: list[list[str]] = []
+    found: dict[str, list[str]] = {topic: [] for topic in (*TOPICS.values(), OTHERS)}
+    for study in map(read, names()):
+        scales = [scale for scale in SCALES if (results / study.name / scale / FILE).exists()]
         if not scales:
             continue
-        links = ", ".join(f"[{scale}]({name}/{scale}/README.md)" for scale in scales)
-        rows.append([f"`{name}`", study.spec["question"], links])
+        links = ", ".join(f"[{scale}]({study.name}/{scale}/README.md)" for scale in scales)
+        rows.append([f"`{study.name}`", study.spec["question"], links])
         best = scales[-1]
-        found = claims(study, best, load(results / name / best)) if "claims" in study.spec else []
-        if found:
-            limits = " ".join(study.spec.get("not_shown", DASH).split())
-            claimed.append([" ".join(found), limits, f"[`eqprop study {name}`]({name}/{best}/README.md)"])
-    summary = SUMMARY + markdown(["claim", "what it does not show", "command and page"], claimed) if claimed else ""
+        said = _found(study, best, results / study.name / best)
+        if said:
+            heading = f"**[{study.spec['title']}]({study.name}/{best}/README.md)**, `eqprop study {study.name}`\n\n"
+            limits = [f"Not shown: {study.spec['not_shown']}"] if "not_shown" in study.spec else []
+            points = [f"- {' '.join(text.split())}\n" for text in (*said, *limits)]
+            found[TOPICS.get(study.spec.get("topic", ""), OTHERS)].append(heading + "".join(points))
+    topics = [f"### {topic}\n\n" + "\n".join(studies) for topic, studies in found.items() if studies]
+    summary = SUMMARY + "\n".join(topics) if topics else ""
     return INTRODUCTION + summary + STUDIES + markdown(["study", "question", "pages"], rows) + END
+
+
+def _found(study: Study, scale: str, folder: Path) -> list[str]:
+    """The claims of a study; of one that only measures, the first words of its answer, without tables."""
+    if "claims" in study.spec or "measure" not in study.spec:
+        return claims(study, scale, load(folder))
+    answer = measured.module(study.spec["measure"]).answer(measured.load(folder))
+    return next(([text] for text in answer.strip().split("\n\n") if not text.startswith("|")), [])

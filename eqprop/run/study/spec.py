@@ -14,11 +14,17 @@ SCALES = ("quick", "cpu", "full")
 """A minute; two cores; the published epochs, seeds and widths on a graphics card."""
 KINDS = ("curves", "points", "rows", "layers")
 """Of figures; `figures` draws them."""
+TOPICS = {
+    "learning": "Learning from independent feedback",
+    "errors": "Error vectors and relaxation",
+    "devices": "Devices",
+}
+"""By which the page of all results is ordered."""
 
 _KEYS = {
     "study": (
-        "title question setting base reference rows columns sweep scales parts measures published figures measure "
-        "not_shown draw claims"
+        "title topic question setting base reference rows columns sweep scales parts measures published figures "
+        "measure not_shown draw claims"
     ).split(),
     "row": "title set published beta scales".split(),
     "column": "title set scales published".split(),
@@ -205,6 +211,7 @@ def _scales(study: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_names(study: Study) -> None:
     """Parts and figures name what there is; this is said before hours of training and not after them."""
+    _known(study.name, "topic", [study.spec["topic"]] if "topic" in study.spec else [], [*TOPICS])
     scales = [*study.spec.get("scales", {})]
     columns = list(dict.fromkeys(name for scale in scales for name in study.columns(scale)))
     labels = list(dict.fromkeys(job.label for scale in scales for job in study.jobs(scale)))

@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#004D40", "#CC79A7"
 """Colours that colour-blind readers tell apart, and that differ in luminance, so that they stay apart in grey."""
 
 Numbers = Sequence[float] | Sequence[int]
-STYLES: tuple[dict[str, Any], ...] = (
+_FILLED: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": ORANGE, "linestyle": "--", "marker": "s"},
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
@@ -29,6 +29,11 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "grey", "linestyle": (0, (1, 1)), "marker": "x"},
 )
 """Lines told apart by colour, dash or marker alone."""
+STYLES = (
+    *_FILLED,
+    *({**own, "linestyle": _FILLED[k - 3]["linestyle"], "markerfacecolor": "white"} for k, own in enumerate(_FILLED)),
+)
+"""The same again with hollow markers and each other's dashes, for figures of more lines."""
 
 
 def styled() -> Any:
