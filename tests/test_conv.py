@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import eqprop
-from eqprop import ConvEdge, ConvNetwork, FiniteNudge, RecurrentBackprop, SkewHomeostasis, TangentResponse
+from eqprop import ConvEdge, ConvNetwork, Field, FiniteNudge, RecurrentBackprop, SkewHomeostasis, TangentResponse
 from helpers import (
     SETTLE,
     Problem,
@@ -133,6 +133,22 @@ def strided(*, key, **settings):
     ]
     layers = {"a": 2, "b": 3, "out": 2, "c": 2, "a2": 1}
     return ConvNetwork((7, 8, 1), layers, edges, init_scale=0.5, key=key, **settings)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("pooling", ["softmax", "average", "max", "none"])
+def test_transposed_products_are_those_of_the_dense_jacobian(pooling, tied):
+    """Of the drive and of the drift; shortcuts have no kernel, and strides are of two."""
+    network = residual(key=KEYS[0], pooling=pooling, tied=tied, feedback_gain=0.3)
+    field = Field(network, network.embed(jax.random.normal(KEYS[1], (4, 4, 1))))
+    u, unravel = ravel_pytree(field.initial_state())
+    u, v = jax.random.normal(KEYS[2], (2, u.size))
+    for function, product, at in (
+        (field.drift, field.drift_transposed(unravel(u)), u),
+        (field.drive, field.jacobian(unravel(u))[1], u),
+    ):
+        dense = jax.jacfwd(lambda z, f=function: ravel_pytree(f(unravel(z)))[0])(at)
+        np.testing.assert_allclose(ravel_pytree(product(unravel(v)))[0], dense.T @ v, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.3])

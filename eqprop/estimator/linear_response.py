@@ -17,6 +17,7 @@ from eqprop._solution import Solution
 from eqprop._tree import AnyState, Drift
 from eqprop.estimator.base import AbstractErrorEstimator, Error
 from eqprop.model import Example
+from eqprop.network import Field
 from eqprop.relaxation import AbstractRelaxation
 
 
@@ -29,11 +30,10 @@ def relax_tangent(
 
 
 def relax_adjoint(
-    relaxation: AbstractRelaxation, drift: Drift, u: AnyState, source: AnyState, blocks: Blocks | None = None
+    relaxation: AbstractRelaxation, field: Field, u: AnyState, source: AnyState, blocks: Blocks | None = None
 ) -> Solution:
     """The fixed point of `dv/dt = Jᵀ v + source`: `v = −J⁻ᵀ source`."""
-    _, vjp = jax.vjp(drift, u)
-    return _relax_linear(relaxation, lambda v: vjp(v)[0], source, blocks)
+    return _relax_linear(relaxation, field.drift_transposed(u), source, blocks)
 
 
 def _relax_linear(relaxation: AbstractRelaxation, product: Drift, source: AnyState, blocks: Blocks | None) -> Solution:
@@ -84,7 +84,7 @@ class RecurrentBackprop(AbstractErrorEstimator):
         del key
         s, to_potentials = jax.vjp(example.field.rates, free.state)
         source = to_potentials(example.teaching(s))[0]
-        solution = relax_adjoint(self.relaxation, example.field.drift, free.state, source, example.blocks)
+        solution = relax_adjoint(self.relaxation, example.field, free.state, source, example.blocks)
         return Error(free.state, solution.state, solution.num_steps, solution.result)
 
 
@@ -108,10 +108,10 @@ class DyadicNudge(AbstractErrorEstimator):
     def error(self, example: Example, free: Solution, *, key: PRNGKeyArray | None = None) -> Error:
         def drift(pair: tuple[AnyState, AnyState]) -> tuple[AnyState, AnyState]:
             m, delta = pair
-            f, jacobian_transposed = jax.vjp(example.field.drift, m)
+            f, transposed = example.field.drift(m), example.field.drift_transposed(m)
             s, to_potentials = jax.vjp(example.field.rates, m)
             nudge = to_potentials(example.teaching(s))[0]
-            return f, _tree.add(jacobian_transposed(delta)[0], nudge)
+            return f, _tree.add(transposed(delta), nudge)
 
         start, blocks = (free.state, _tree.zeros_like(free.state)), example.blocks
         blocks = None if blocks is None else blocks.twice(len(free.state))

@@ -89,6 +89,16 @@ class AbstractNetwork(eqx.Module):
         """`F(u)`."""
         return _tree.subtract(self.drive(self.rates(u), current), u)
 
+    def drive_transposed(self, s: AnyState, current: PyTree) -> Drift:
+        """`v ↦ Aᵀ v` with `A = ∂drive/∂s`."""
+        _, product = jax.vjp(lambda s: self.drive(s, current), s)
+        return lambda v: product(v)[0]
+
+    def drift_transposed(self, u: AnyState, current: PyTree) -> Drift:
+        """`v ↦ Jᵀ v` with `J = ∂F/∂u`."""
+        _, product = jax.vjp(lambda u: self.drift(u, current), u)
+        return lambda v: product(v)[0]
+
 
 class Field(eqx.Module):
     """A network bound to one example: what relaxations, estimators, homeostasis and metrics see."""
@@ -121,8 +131,11 @@ class Field(eqx.Module):
     def jacobian(self, s: AnyState) -> tuple[Drift, Drift]:
         """`v ↦ A v` and `v ↦ Aᵀ v` with `A = ∂drive/∂s` at the rates `s`."""
         _, forward = jax.linearize(self.drive, s)
-        backward = jax.linear_transpose(forward, s)
-        return forward, lambda v: backward(v)[0]
+        return forward, self.network.drive_transposed(s, self.current)
+
+    def drift_transposed(self, u: AnyState) -> Drift:
+        """`v ↦ Jᵀ v` with `J = ∂F/∂u` at the potentials `u`."""
+        return self.network.drift_transposed(u, self.current)
 
     def metric_jacobian(self, s: AnyState) -> tuple[Drift, Drift]:
         """`v ↦ Â v` and `v ↦ Âᵀ v` with `Â = m^½ A m^−½`, `m` the metric of the network; `A` itself without one."""

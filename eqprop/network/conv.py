@@ -11,14 +11,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar, Shaped
 
 from eqprop import _tree
 from eqprop._blocks import Blocks, Edge
-from eqprop._tree import AnyState
+from eqprop._tree import AnyState, Drift
 from eqprop.activation import dsilu
 from eqprop.network.base import AbstractNetwork, Activation, check_gain, edge_gain, is_analytic, level_metric
 from eqprop.network.convolution import ConvEdge, Image, shapes_of
 from eqprop.network.graph import INPUT, check_graph, checked_edge, coloured, levels_of, rotate, scaled
-
-NOISE_IMAGES = 8
-"""From which the scale of every layer is set where `init_scale` is `None`."""
+from eqprop.network.scales import centred
 
 
 class ConvNetwork(AbstractNetwork):
@@ -110,7 +108,8 @@ class ConvNetwork(AbstractNetwork):
         analytic = all(edge.pooling != "max" for edge in self.edges)
         self.holomorphic = is_analytic(activation, holomorphic) and analytic
         if init_scale is None:
-            self._set_scales(jax.random.normal(jax.random.fold_in(key, 1), (NOISE_IMAGES, *image_shape)))
+            images = jax.random.normal(jax.random.fold_in(key, 1), (8, *image_shape))
+            self.kernels, self.biases = centred(self.edges, self.levels, self.kernels, activation, images)
         else:
             self.kernels = {edge: scaled(kernel, init_scale) for edge, kernel in self.kernels.items()}
 
@@ -209,6 +208,25 @@ class ConvNetwork(AbstractNetwork):
             incoming[a] = incoming[a] + scaled(edge.convolve_transposed(returning, feedback, s[a]), gain(b, a))
         return incoming
 
+    def drive_transposed(self, s: AnyState, current: AnyState) -> Drift:
+        gain = functools.partial(edge_gain, self.levels, self.feedback_gain)
+        ends = [(edge.source, edge.target, edge) for edge in self._recurrent]
+        products = [(a, b, edge.drives_transposed((s[a], s[b]), self._pair(edge))) for a, b, edge in ends]
+
+        def transposed(v: AnyState) -> AnyState:
+            found = _tree.zeros_like(v)
+            for a, b, product in products:
+                down, up = product(scaled(v[a], gain(b, a)), scaled(v[b], gain(a, b)))
+                found[a], found[b] = found[a] + down, found[b] + up
+            return found
+
+        return transposed
+
+    def drift_transposed(self, u: AnyState, current: AnyState) -> Drift:
+        s, to_potentials = jax.vjp(self.rates, u)
+        transposed = self.drive_transposed(s, current)
+        return lambda v: _tree.subtract(to_potentials(transposed(v))[0], v)
+
     def device_kernels(self) -> dict[Edge, Any]:
         return self.kernels
 
@@ -251,43 +269,6 @@ class ConvNetwork(AbstractNetwork):
 
     def _arriving(self, edge: ConvEdge, s: Array) -> Array:
         return edge.pool(edge.convolve(s, self.kernels.get((edge.source, edge.target))))
-
-    def _set_scales(self, images: Float[Array, "n height width channels"]) -> None:
-        """Bring the drive of every layer to its centre and spread where images pass forward only (see `__init__`). They
-        pass through the mean of the two kernels of a pair, which is what homeostasis leaves of it: signals would fade
-        from layer to layer, as two independent kernels have a mean that is shorter than either."""
-
-        def shared(edge: ConvEdge) -> Array | None:
-            forward, feedback = self._pair(edge)
-            return None if forward is None or feedback is None else (forward + feedback) / 2
-
-        centre, spread = _steepest(self.activation)
-        rates, levels = {INPUT: images}, self.levels
-        for name in sorted(levels, key=lambda name: levels[name]):
-            edges = [edge for edge in self.edges if edge.target == name and edge.source in rates]
-
-            def drive(edges: list[ConvEdge] = edges) -> Array:
-                arriving = [jax.vmap(lambda s, e=e: e.pool(e.convolve(s, shared(e))))(rates[e.source]) for e in edges]
-                return sum(arriving[1:], start=arriving[0])
-
-            for _ in range(4):  # softmax pooling is not linear in the kernel
-                v = drive()
-                deviation = jnp.std(v - jnp.mean(v, axis=(0, 1, 2), keepdims=True))
-                for a, b in ((edge.source, edge.target) for edge in edges):
-                    for pair in {(a, b), (b, a)} & self.kernels.keys():
-                        self.kernels[pair] = self.kernels[pair] * (spread / deviation)
-            v = drive()
-            self.biases[name] = centre - jnp.mean(v, axis=(0, 1, 2))
-            rates[name] = self.activation(v + self.biases[name][None, None, None])
-
-
-def _steepest(activation: Activation) -> tuple[float, float]:
-    """Where an activation is steepest, and the spread of potentials that its slope turns into rates of spread ½."""
-    with jax.ensure_compile_time_eval():
-        grid = jnp.linspace(-4.0, 4.0, 801)
-        slopes = jax.vmap(jax.grad(activation))(grid)
-        steep = slopes > 0.999 * jnp.max(slopes)
-        return float(jnp.mean(grid, where=steep)), 0.5 / float(jnp.max(slopes))
 
 
 def _halving(pooling: str) -> dict[str, Any]:

@@ -95,6 +95,29 @@ class ConvEdge:
             return w if self.stride == 1 else jnp.zeros_like(like, w.dtype).at[:: self.stride, :: self.stride].set(w)
         return real_linear(lambda z: self._conv_transposed(z, kernel, like.shape), w)
 
+    def drives_transposed(
+        self,
+        s: tuple[Inexact[Array, "h w a"], Inexact[Array, "i2 j2 b"]],
+        kernels: tuple[Float[Array, "k k a c"] | None, Float[Array, "k k a c"] | None],
+    ) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """The transposed derivative at the rates of both ends: of `P(C(s₁))` with the first kernel, and of the feedback
+        of `s₂` at `s₁` with the second.
+
+        JAX's own is the same, of convolutions whose kernels are not turned in memory (see `_conv_transposed`).
+        """
+        forward, feedback = kernels
+        _, pooled = jax.vjp(self.pool, self.convolve(s[0], forward))
+        _, returned = jax.vjp(self.pool_transposed, self.convolve(s[0], feedback), s[1])
+
+        def product(down: Array, up: Array) -> tuple[Array, Array]:
+            through, other = returned(self.convolve(down, feedback))
+            arriving = self.convolve_transposed(pooled(up)[0], forward, s[0])
+            if self.pooling in ("softmax", "max"):  # else the feedback does not depend on s₁
+                arriving = arriving + self.convolve_transposed(through, feedback, s[0])
+            return arriving, other
+
+        return product
+
     def _conv(self, z: Array, kernel: Array) -> Array:
         strides = (self.stride, self.stride)
         return jax.lax.conv_general_dilated(

@@ -113,8 +113,7 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
         if measures is not None:
             result = measures.measure(options.scale)
             measured.save(folder, {**result.data, "environment": surroundings()})
-            found = [*found, *result.records]
-            store.save(folder, found)
+            store.save(folder, [*found, *result.records])
     # From the file, not from memory: the page must be the one that its records make at any later time.
     write(study, options.scale, folder, store.load(folder))
     if _is_committed(folder):
