@@ -63,7 +63,9 @@ def index(results: Path) -> str:
 
 def _found(study: Study, scale: str, folder: Path) -> list[str]:
     """The claims of a study; of one that only measures, the first words of its answer, without tables."""
-    if "claims" in study.spec or "measure" not in study.spec:
+    if "claims" in study.spec:
         return claims(study, scale, load(folder))
+    if "measure" not in study.spec:
+        return []
     answer = measured.module(study.spec["measure"]).answer(measured.load(folder))
     return next(([text] for text in answer.strip().split("\n\n") if not text.startswith("|")), [])

@@ -114,8 +114,8 @@ def make(study: Study, options: Options, own: Path | None = None) -> Path:
             result = measures.measure(options.scale)
             measured.save(folder, {**result.data, "environment": surroundings()})
             store.save(folder, [*found, *result.records])
-    # From the file, not from memory: the page must be the one that its records make at any later time.
-    write(study, options.scale, folder, store.load(folder))
+        found = store.load(folder)  # in the order of the file, so that the page is the one that a redraw makes
+    write(study, options.scale, folder, found)
     if _is_committed(folder):
         (folder.parents[1] / "README.md").write_text(index(folder.parents[1]), encoding="utf-8", newline="\n")
     print(folder / "README.md")
